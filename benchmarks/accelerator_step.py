@@ -2,12 +2,14 @@
 
 Images and tokens are random.
 
-python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20] [--config.data.batch_size=512 ...]
-python benchmarks/accelerator_step.py --open-clip=ViT-B-16 [--batch=512] [--compiled] [--steps=20]
+python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20]
+[--config.data.batch_size=512 ...] python benchmarks/accelerator_step.py --open-clip=ViT-B-16
+[--batch=512] [--compiled] [--steps=20]
 
-The second form uses OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its `--precision amp_bf16`) and
-fused AdamW, on one GPU. Both time whole blocks of steps and wait for the last update. Prints one line of JSON, in which
-`memory_gigabytes` is the peak memory in use, and `estimated_gigabytes` the compiler's estimate of it.
+The second form uses OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its
+`--precision amp_bf16`) and fused AdamW, on one GPU. Both time whole blocks of steps and wait for
+the last update. Prints one line of JSON, in which `memory_gigabytes` is the peak memory in use, and
+`estimated_gigabytes` the compiler's estimate of it.
 """
 
 import argparse
@@ -39,10 +41,21 @@ def our_step(given, arguments):
     layout = build_layout(config.mesh, build_mesh(config.mesh))
     update = build_update(config, layout, steps=100_000)
     rng = np.random.default_rng(0)
-    batch = {name: random_array(rng, shape, config.model.text.vocab_size) for name, shape in batch_shapes(config).items()}
+    batch = {
+        name: random_array(rng, shape, config.model.text.vocab_size)
+        for name, shape in batch_shapes(config).items()
+    }
     batch = jax.tree.map(lambda x: jax.device_put(x, batch_sharding(layout.mesh)), batch)
-    state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, config.seed,
-                                         config.ema is not None), out_shardings=update.shardings)()
+    state = jax.jit(
+        lambda: create_state(
+            update.module,
+            example_batch(config),
+            update.optimizer,
+            config.seed,
+            config.ema is not None,
+        ),
+        out_shardings=update.shardings,
+    )()
     start = time.perf_counter()
     step = update.train_step.lower(state, batch).compile()
     compile_seconds = time.perf_counter() - start
@@ -58,15 +71,24 @@ def our_step(given, arguments):
     device = layout.mesh.local_devices[0]
     chip, used = chip_of(device.device_kind), device.memory_stats() or {}
     flops = train_step_flops(config)
-    return {"config": given.config, "device": device.device_kind, "devices": layout.mesh.size,
-            **rates(seconds, config.data.batch_size), "compile_seconds": compile_seconds, "loss": loss,
-            "model_flops_utilisation": flops / seconds / (chip.flops * layout.mesh.size) if chip else None,
-            "memory_gigabytes": used["peak_bytes_in_use"] / 1e9 if used else None,
-            "estimated_gigabytes": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9}
+    return {
+        "config": given.config,
+        "device": device.device_kind,
+        "devices": layout.mesh.size,
+        **rates(seconds, config.data.batch_size),
+        "compile_seconds": compile_seconds,
+        "loss": loss,
+        "model_flops_utilisation": flops / seconds / (chip.flops * layout.mesh.size)
+        if chip
+        else None,
+        "memory_gigabytes": used["peak_bytes_in_use"] / 1e9 if used else None,
+        "estimated_gigabytes": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9,
+    }
 
 
 def random_array(rng, like, vocabulary):
-    """A random array: bytes for pixels, token ids or sample numbers for integers, True for masks."""
+    """A random array: bytes for pixels, token ids or sample numbers for integers, True for
+    masks."""
     if like.dtype == bool:
         return np.ones(like.shape, bool)
     return rng.integers(0, 256 if like.dtype == np.uint8 else vocabulary, like.shape, like.dtype)
@@ -80,10 +102,23 @@ def open_clip_step(given):
     model = open_clip.create_model(given.open_clip, device="cuda").train()
     model.set_grad_checkpointing(given.checkpointing)
     loss_of = open_clip.ClipLoss()
-    plain = {name: parameter.ndim < 2 or "bn" in name or "ln" in name or "bias" in name or "logit_scale" in name
-             for name, parameter in model.named_parameters()}
-    groups = [dict(params=[parameter for name, parameter in model.named_parameters() if plain[name] == without], weight_decay=decay)
-              for without, decay in ((True, 0.0), (False, 0.2))]
+    plain = {
+        name: parameter.ndim < 2
+        or "bn" in name
+        or "ln" in name
+        or "bias" in name
+        or "logit_scale" in name
+        for name, parameter in model.named_parameters()
+    }
+    groups = [
+        dict(
+            params=[
+                parameter for name, parameter in model.named_parameters() if plain[name] == without
+            ],
+            weight_decay=decay,
+        )
+        for without, decay in ((True, 0.0), (False, 0.2))
+    ]
     optimizer = torch.optim.AdamW(groups, lr=5e-4, betas=(0.9, 0.98), eps=1e-6, fused=True)
     images = torch.randn(given.batch, 3, 224, 224, device="cuda")
     text = torch.randint(1, 49407, (given.batch, 77), device="cuda")
@@ -103,9 +138,15 @@ def open_clip_step(given):
         return loss.item()
 
     seconds, loss = timed(advance, given.steps)
-    return {"open_clip": given.open_clip, "compiled": given.compiled, "checkpointing": given.checkpointing,
-            "device": torch.cuda.get_device_name(), **rates(seconds, given.batch), "loss": loss,
-            "memory_gigabytes": torch.cuda.max_memory_allocated() / 1e9}
+    return {
+        "open_clip": given.open_clip,
+        "compiled": given.compiled,
+        "checkpointing": given.checkpointing,
+        "device": torch.cuda.get_device_name(),
+        **rates(seconds, given.batch),
+        "loss": loss,
+        "memory_gigabytes": torch.cuda.max_memory_allocated() / 1e9,
+    }
 
 
 def timed(advance, steps):
@@ -124,16 +165,28 @@ def rates(seconds, rows):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--config", help="ours: a config file, with --config.KEY=VALUE after it")
     which.add_argument("--open-clip", metavar="MODEL", help="OpenCLIP's model of that name instead")
-    parser.add_argument("--batch", type=int, default=512, help="of OpenCLIP's; ours is data.batch_size")
-    parser.add_argument("--compiled", action="store_true", help="OpenCLIP's model through torch.compile")
-    parser.add_argument("--checkpointing", action="store_true", help="OpenCLIP's model with activation checkpointing")
+    parser.add_argument(
+        "--batch", type=int, default=512, help="of OpenCLIP's; ours is data.batch_size"
+    )
+    parser.add_argument(
+        "--compiled", action="store_true", help="OpenCLIP's model through torch.compile"
+    )
+    parser.add_argument(
+        "--checkpointing",
+        action="store_true",
+        help="OpenCLIP's model with activation checkpointing",
+    )
     parser.add_argument("--steps", type=int, default=20, help="of a block")
     given, rest = parser.parse_known_args()
-    print(json.dumps(open_clip_step(given) if given.open_clip else our_step(given, rest)), flush=True)
+    print(
+        json.dumps(open_clip_step(given) if given.open_clip else our_step(given, rest)), flush=True
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Writes photographs for the input benchmarks, from the samples of scikit-image and scikit-learn.
 
-They are cropped, resized and re-encoded as JPEG in mixed sizes about 500x375, qualities and chroma subsamplings.
+They are cropped, resized and re-encoded as JPEG in mixed sizes about 500x375, qualities and chroma
+subsamplings.
 
 python -m venv /tmp/photographs && /tmp/photographs/bin/pip install scikit-image scikit-learn
 /tmp/photographs/bin/python benchmarks/photographs.py FOLDER [--count=256]
@@ -13,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 SCIKIT_IMAGE = ("astronaut", "chelsea", "coffee", "rocket")
-STORAGE = [(75, "4:2:0"), (85, "4:2:0"), (90, "4:2:0"), (95, "4:4:4")]  # quality, chroma subsampling: common on the web
+# quality, chroma subsampling: common on the web
+STORAGE = [(75, "4:2:0"), (85, "4:2:0"), (90, "4:2:0"), (95, "4:4:4")]
 
 
 def originals() -> list[Image.Image]:
@@ -21,7 +23,9 @@ def originals() -> list[Image.Image]:
     import skimage.data
     from sklearn.datasets import load_sample_images
 
-    arrays = [getattr(skimage.data, name)() for name in SCIKIT_IMAGE] + list(skimage.data.stereo_motorcycle()[:2])
+    arrays = [getattr(skimage.data, name)() for name in SCIKIT_IMAGE] + list(
+        skimage.data.stereo_motorcycle()[:2]
+    )
     return [Image.fromarray(array) for array in arrays + list(load_sample_images().images)]
 
 
@@ -30,16 +34,23 @@ def photograph(image: Image.Image, rng: np.random.Generator) -> Image.Image:
 
     The crop has at least 0.7 of the sides. Each target side is varied by up to a tenth.
     """
-    width, height = (round(side * rng.uniform(0.9, 1.1)) for side in ((500, 375) if rng.random() < 0.75 else (375, 500)))
+    width, height = (
+        round(side * rng.uniform(0.9, 1.1))
+        for side in ((500, 375) if rng.random() < 0.75 else (375, 500))
+    )
     fitting = min(image.width / width, image.height / height) * rng.uniform(0.7, 1.0)
-    left, top = (rng.uniform(0, full - side * fitting)
-                 for full, side in ((image.width, width), (image.height, height)))
+    left, top = (
+        rng.uniform(0, full - side * fitting)
+        for full, side in ((image.width, width), (image.height, height))
+    )
     box = (left, top, left + width * fitting, top + height * fitting)
     return image.resize((width, height), Image.Resampling.BICUBIC, box=box)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--count", type=int, default=256)
     options = parser.parse_args()

@@ -1,4 +1,5 @@
-"""ALBEF: image and text encoders aligned by a contrastive loss, then fused by a third (Li et al. 2021).
+"""ALBEF: image and text encoders aligned by a contrastive loss, then fused by a third (Li et al.
+2021).
 
 Settings (sections 3 and 3.5, and the released pretraining config):
 - Model: ViT-B/16 at 256 pixels; the lower half of BERT-base as the text encoder, and the upper
@@ -27,20 +28,29 @@ Differences:
   once per epoch).
 - Captions are truncated to 25 tokens only (released code: first to 30 words).
 
-python -m vlp_jax.main --config=configs/albef.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/albef.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` draws negatives at the
 initial temperature. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 8 CPU-minutes; contrastive loss
-3.85 (a guess among 320: 5.77), matching 0.46 (a constant answer: 0.64), masked words 2.33 (unigrams:
-3.90). On val_vendor 68% of pairs are classified correctly, and the median rank of a caption's image
-is 141 of 1,690; the untrained model has 50% and 845. Required of a run: 10 points and 500 ranks more.
+3.85 (a guess among 320: 5.77), matching 0.46 (a constant answer: 0.64), masked words 2.33
+(unigrams: 3.90). On val_vendor 68% of pairs are classified correctly, and the median rank of a
+caption's image is 141 of 1,690; the untrained model has 50% and 845. Required of a run: 10 points
+and 500 ranks more.
 """
 
 from vlp_jax.config import base, variant_of
 from vlp_jax.config.recipes import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
 
-BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, attention_dropout=0.1, final_norm=False,
-            activation="gelu")
+BERT = dict(
+    norm="post",
+    norm_epsilon=1e-12,
+    initialization="normal",
+    dropout=0.1,
+    attention_dropout=0.1,
+    final_norm=False,
+    activation="gelu",
+)
 
 
 def get_config(variant="full"):
@@ -48,26 +58,68 @@ def get_config(variant="full"):
     config.update(epochs=30.0, ema=0.995)
     config.data.batch_size = 512
     config.data.images.resize = "squash"
-    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=21, probability=0.5,
-                                                                                names=ALBEF_OPERATIONS))
+    config.data.augmentation.update(
+        area=(0.2, 1.0),
+        flip=0.5,
+        randaugment=dict(operations=2, magnitude=21, probability=0.5, names=ALBEF_OPERATIONS),
+    )
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "person", "separators", "marks", "whitespace"))
+    config.data.text.update(
+        tokenizer="google-bert/bert-base-uncased",
+        start_token="[CLS]",
+        end_token="[SEP]",
+        padding_token="[PAD]",
+        canonicalize=("lower_case", "person", "separators", "marks", "whitespace"),
+    )
     config.model.embedding_dim = 256
-    config.model.image.update(preset="B/16", image_size=256, pooling="cls", projection="linear_with_bias", initialization="normal")
-    config.model.text.update(BERT, preset="B", depth=6, vocab_size=30522, length=25, causal=False, pooling="first",
-                             embedding_norm=True, token_types=2, projection="linear_with_bias", position_std=0.02)
+    config.model.image.update(
+        preset="B/16",
+        image_size=256,
+        pooling="cls",
+        projection="linear_with_bias",
+        initialization="normal",
+    )
+    config.model.text.update(
+        BERT,
+        preset="B",
+        depth=6,
+        vocab_size=30522,
+        length=25,
+        causal=False,
+        pooling="first",
+        embedding_norm=True,
+        token_types=2,
+        projection="linear_with_bias",
+        position_std=0.02,
+    )
     config.model.fusion = dict(BERT, kind="cross_attention", preset="B", depth=6)
-    config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=65_536, alpha=0.4, alpha_warmup=7_812,
-                                              scale_parameter="temperature", minimum_scale=2.0, teacher_dropout=True),
-                             matching=dict(kind="matching", negative_scale=None),
-                             words=dict(kind="masked_language", mask_id=103, tied=True, keep_last=False, alpha=0.4,
-                                        alpha_warmup=7_812))
+    config.objectives = dict(
+        contrastive=dict(
+            kind="momentum_contrastive",
+            queue=65_536,
+            alpha=0.4,
+            alpha_warmup=7_812,
+            scale_parameter="temperature",
+            minimum_scale=2.0,
+            teacher_dropout=True,
+        ),
+        matching=dict(kind="matching", negative_scale=None),
+        words=dict(
+            kind="masked_language",
+            mask_id=103,
+            tied=True,
+            keep_last=False,
+            alpha=0.4,
+            alpha_warmup=7_812,
+        ),
+    )
     config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.02)
     config.optimizer.schedule.update(kind="cosine", warmup=1000.0, final=0.1)
     config.precision.compute = "bfloat16"
-    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching")))
+    config.evaluators = dict(
+        val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching"))
+    )
     config = variant_of(config, variant, small)
     config.evaluators.val_vendor.tasks = ("retrieval", "matching")
     return config
@@ -80,9 +132,12 @@ def small(config):
     config.model.text.update(NO_DROPOUT)
     config.model.fusion.update(NO_DROPOUT)
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
-    # Negatives at the initial temperature: at the learned one nearly all are near-duplicates of the image, as emoji have many.
+    # Negatives at the initial temperature: at the learned one nearly all are near-duplicates of the
+    # image, as emoji have many.
     config.objectives.matching.negative_scale = 1 / 0.07
-    # The temperature has about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50 updates.
+    # The temperature has about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50
+    # updates.
     config.optimizer.lr_multipliers = (("/temperature$", 0.05),)
-    config.objectives.words.update(rate=0.5, alpha_warmup=300)  # half, so that the text alone does not determine them
+    # half, so that the text alone does not determine them
+    config.objectives.words.update(rate=0.5, alpha_warmup=300)
     return config

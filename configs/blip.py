@@ -1,4 +1,5 @@
-"""BLIP: one text transformer that encodes texts, alone and with images, and decodes (Li et al. 2022).
+"""BLIP: one text transformer that encodes texts, alone and with images, and decodes (Li et al.
+2022).
 
 Settings (sections 3.1, 3.2 and 4.1, and the released pretraining code and config):
 - Model: ViT-B/16 at 224 pixels; BERT-base whose layers also have cross-attention, for matching, and
@@ -21,21 +22,29 @@ Differences (all else, and all other differences, as in albef.py):
 - The encoders start from scratch (released code: from DeiT and BERT).
 - The captioner and filter of web texts (section 3.3) are left out.
 
-python -m vlp_jax.main --config=configs/blip.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/blip.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` draws negatives at the
 initial temperature. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 6 CPU-minutes; contrastive loss
-3.74 (a guess among 320: 5.77), matching 0.49 (a constant answer: 0.64), captions 1.64 per token, 2.54
-with smoothed labels (unigrams: 5.05). On val_vendor captions cost 2.12 per token, 65% of pairs are
-classified correctly, and the median rank of a caption's image is 121 of 1,690; the untrained model
-has 8.33, 50% and 840. Required of a run: 4 less per token, 10 points and 500 ranks more.
+3.74 (a guess among 320: 5.77), matching 0.49 (a constant answer: 0.64), captions 1.64 per token,
+2.54 with smoothed labels (unigrams: 5.05). On val_vendor captions cost 2.12 per token, 65% of pairs
+are classified correctly, and the median rank of a caption's image is 121 of 1,690; the untrained
+model has 8.33, 50% and 840. Required of a run: 4 less per token, 10 points and 500 ranks more.
 """
 
 from vlp_jax.config import base, variant_of
 from vlp_jax.config.recipes import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
 
-BERT = dict(norm="post", norm_epsilon=1e-12, initialization="normal", dropout=0.1, attention_dropout=0.1, final_norm=False,
-            activation="gelu")
+BERT = dict(
+    norm="post",
+    norm_epsilon=1e-12,
+    initialization="normal",
+    dropout=0.1,
+    attention_dropout=0.1,
+    final_norm=False,
+    activation="gelu",
+)
 
 
 def get_config(variant="full"):
@@ -43,26 +52,62 @@ def get_config(variant="full"):
     config.update(epochs=20.0, ema=0.995)
     config.data.batch_size = 2880
     config.data.images.resize = "squash"
-    config.data.augmentation.update(area=(0.2, 1.0), flip=0.5, randaugment=dict(operations=2, magnitude=15, probability=0.5,
-                                                                                names=ALBEF_OPERATIONS))
+    config.data.augmentation.update(
+        area=(0.2, 1.0),
+        flip=0.5,
+        randaugment=dict(operations=2, magnitude=15, probability=0.5, names=ALBEF_OPERATIONS),
+    )
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "marks_to_blanks", "whitespace"))
+    config.data.text.update(
+        tokenizer="google-bert/bert-base-uncased",
+        start_token="[CLS]",
+        end_token="[SEP]",
+        padding_token="[PAD]",
+        canonicalize=("lower_case", "marks_to_blanks", "whitespace"),
+    )
     config.model.embedding_dim = 256
-    config.model.image.update(preset="B/16", pooling="cls", projection="linear_with_bias", initialization="normal")
-    config.model.text.update(BERT, preset="B", vocab_size=30522, length=30, causal=False, pooling="first", embedding_norm=True,
-                             projection="linear_with_bias", position_std=0.02)
+    config.model.image.update(
+        preset="B/16", pooling="cls", projection="linear_with_bias", initialization="normal"
+    )
+    config.model.text.update(
+        BERT,
+        preset="B",
+        vocab_size=30522,
+        length=30,
+        causal=False,
+        pooling="first",
+        embedding_norm=True,
+        projection="linear_with_bias",
+        position_std=0.02,
+    )
     config.model.fusion = dict(kind="in_text_tower")
     config.model.decoder = dict(kind="in_text_tower")
-    config.objectives = dict(contrastive=dict(kind="momentum_contrastive", queue=57_600, alpha=0.4, alpha_warmup=9_722,
-                                              scale_parameter="temperature", minimum_scale=2.0, teacher_dropout=True),
-                             matching=dict(kind="matching", negative_scale=None, negative_floor=1e-4),
-                             captioning=dict(kind="captioning", label_smoothing=0.1))
-    config.optimizer.update(learning_rate=3e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.05, decay_multipliers=())
-    config.optimizer.schedule.update(kind="exponential", factor=0.9, period=1 / 20, warmup=3000.0, final=1 / 300)
+    config.objectives = dict(
+        contrastive=dict(
+            kind="momentum_contrastive",
+            queue=57_600,
+            alpha=0.4,
+            alpha_warmup=9_722,
+            scale_parameter="temperature",
+            minimum_scale=2.0,
+            teacher_dropout=True,
+        ),
+        matching=dict(kind="matching", negative_scale=None, negative_floor=1e-4),
+        captioning=dict(kind="captioning", label_smoothing=0.1),
+    )
+    config.optimizer.update(
+        learning_rate=3e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.05, decay_multipliers=()
+    )
+    config.optimizer.schedule.update(
+        kind="exponential", factor=0.9, period=1 / 20, warmup=3000.0, final=1 / 300
+    )
     config.precision.compute = "bfloat16"
-    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching", "captions")))
+    config.evaluators = dict(
+        val_vendor=dict(
+            source="embedded:emoji/val_vendor", tasks=("retrieval", "matching", "captions")
+        )
+    )
     config = variant_of(config, variant, small)
     config.evaluators.val_vendor.tasks = ("retrieval", "matching", "captions")
     return config
@@ -75,8 +120,10 @@ def small(config):
     config.model.image.initialization = "xavier"  # 0.02 is a standard deviation for widths of 768
     config.model.text.update(NO_DROPOUT)
     config.objectives.contrastive.update(queue=256, alpha_warmup=300)
-    # Negatives at the initial temperature: at the learned one nearly all are near-duplicates of the image, as emoji have many.
+    # Negatives at the initial temperature: at the learned one nearly all are near-duplicates of the
+    # image, as emoji have many.
     config.objectives.matching.negative_scale = 1 / 0.07
-    # The temperature has about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50 updates.
+    # The temperature has about the recipe's learning rate: at 4e-3 it falls to a hundredth in 50
+    # updates.
     config.optimizer.lr_multipliers = (("/temperature$", 0.05),)
     return config

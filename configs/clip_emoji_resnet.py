@@ -20,7 +20,16 @@ from vlp_jax.models.vision.resnet import ResNetConfig
 def get_config(variant="full"):
     config = runpy.run_path(str(pathlib.Path(__file__).with_name("clip_emoji.py")))["get_config"]()
     config.epochs = 25.0
-    config.model.image = to_tree(ResNetConfig(depth=18, blocks=(1, 1, 2), width=48, image_size=28, stem_size=3,
-                                              stem_stride=2, max_pool=False))
+    config.model.image = to_tree(
+        ResNetConfig(
+            depth=18,
+            blocks=(1, 1, 2),
+            width=48,
+            image_size=28,
+            stem_size=3,
+            stem_stride=2,
+            max_pool=False,
+        )
+    )
     config.model.text.depth = 1
     return variant_of(config, variant)

@@ -48,41 +48,85 @@ def get_config(variant="full"):
     config.epochs = 20.0
     config.data.batch_size = 128
     config.data.images.resize = "squash"
-    config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"  # a placeholder to be overridden
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"),
-                            truncation_side="left")  # the newest question is last
-    config.data.targets = dict(reply=dict(kind="text", field="reply", classes=1000, length=20,
-                                          canonicalize=config.data.text.canonicalize))
+    # a placeholder to be overridden
+    config.data.train.source = "jsonl:/data/dialogues/train.jsonl?caption=dialogue"
+    config.data.text.update(
+        tokenizer="google-bert/bert-base-uncased",
+        start_token="[CLS]",
+        end_token="[SEP]",
+        padding_token="[PAD]",
+        canonicalize=("lower_case", "whitespace"),
+        truncation_side="left",
+    )  # the newest question is last
+    config.data.targets = dict(
+        reply=dict(
+            kind="text",
+            field="reply",
+            classes=1000,
+            length=20,
+            canonicalize=config.data.text.canonicalize,
+        )
+    )
     config.model.image = to_tree(VggConfig(depth=16, norm="batch"))
-    config.model.text = to_tree(BidirectionalLstmConfig(embedding_width=300, width=512, depth=2, vocab_size=30522,
-                                                        length=256))
-    config.model.fusion = dict(kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024)
-    config.model.decoder = dict(kind="lstm", image="attention", embedding_width=300, width=512, attention_width=512, dropout=0.5)
+    config.model.text = to_tree(
+        BidirectionalLstmConfig(
+            embedding_width=300, width=512, depth=2, vocab_size=30522, length=256
+        )
+    )
+    config.model.fusion = dict(
+        kind="cross_attention", preset="Ti", width=512, depth=1, heads=8, mlp_dim=1024
+    )
+    config.model.decoder = dict(
+        kind="lstm",
+        image="attention",
+        embedding_width=300,
+        width=512,
+        attention_width=512,
+        dropout=0.5,
+    )
     config.objectives = dict(reply=dict(kind="answering", target="reply", shortlist=100))
-    config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=5.0)
+    config.optimizer.update(
+        kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-8, clip_norm=5.0
+    )
     config.optimizer.schedule.update(kind="constant")
-    config.evaluators = dict(val=dict(source="jsonl:/data/dialogues/val.jsonl?caption=dialogue",
-                                      tasks=("classification", "answers")))
+    config.evaluators = dict(
+        val=dict(
+            source="jsonl:/data/dialogues/val.jsonl?caption=dialogue",
+            tasks=("classification", "answers"),
+        )
+    )
     config = variant_of(config, variant, small)
     if variant != "full":
         config.data.train.source = "embedded:emoji_dialogues/train"
         config.data.targets.reply.update(field="answer", classes=REPLIES, length=8, canonicalize=())
         config.objectives.reply.shortlist = 16
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji_dialogues/val_vendor",
-                                                 tasks=dict(classification=dict(by="type"), answers={})))
+        config.evaluators = dict(
+            val_vendor=dict(
+                source="embedded:emoji_dialogues/val_vendor",
+                tasks=dict(classification=dict(by="type"), answers={}),
+            )
+        )
     return config
 
 
 def small(config):
-    config.model.image, config.model.text = base().model.image, base().model.text  # a ViT on a convolution stem, faster than VGG
+    # a ViT on a convolution stem, faster than VGG
+    config.model.image, config.model.text = base().model.image, base().model.text
     config = on_emoji(config)
     config.update(steps=400, ema=0.98)
     config.data.batch_size = 128
-    config.model.image.update(width=128, depth=1, mlp_dim=256, pooling="mean", stem_channels=(32, 64, 96, 128, 128),
-                              stem_strides=(2, 2, 1, 2, 1))
+    config.model.image.update(
+        width=128,
+        depth=1,
+        mlp_dim=256,
+        pooling="mean",
+        stem_channels=(32, 64, 96, 128, 128),
+        stem_strides=(2, 2, 1, 2, 1),
+    )
     vocabulary = config.model.text.vocab_size
-    config.model.text = to_tree(BidirectionalLstmConfig(embedding_width=128, width=128, vocab_size=vocabulary, length=66))
+    config.model.text = to_tree(
+        BidirectionalLstmConfig(embedding_width=128, width=128, vocab_size=vocabulary, length=66)
+    )
     config.model.fusion.update(depth=1, mlp_dim=256)
     config.model.decoder.update(dropout=0.0)
     config.optimizer.learning_rate = 5e-3

@@ -1,4 +1,5 @@
-"""FLIP ViT-B/16: CLIP whose image tower encodes a random half of the patches in training (Li et al. 2023).
+"""FLIP ViT-B/16: CLIP whose image tower encodes a random half of the patches in training (Li et al.
+2023).
 
 Settings of the paper: 12.8 epochs of 400M pairs; batch 32,768, with half of the patches; AdamW with
 learning rate 4e-6 for every 256 examples of a batch, b2 0.95, weight decay 0.2; cosine after a
@@ -24,7 +25,8 @@ Differences from the released code:
 
 See `clip` in vlp_jax/config/recipes.py for the settings shared with other CLIP recipes.
 
-python -m vlp_jax.main --config=configs/flip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/flip_b16.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
@@ -37,11 +39,28 @@ def get_config(variant="full"):
     config.examples = 5_120_000_000
     config.data.augmentation.update(area=(0.5, 1.0), flip=0.5)
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    tower = dict(activation="gelu_tanh", norm_epsilon=1e-6, initialization="xavier", rematerialisation="save_matmuls")
-    config.model.image.update(tower, preset="B/16", pooling="mean", token_drop=0.5, embedding_norm=False, patch_bias=True,
-                              position="sincos2d")
+    tower = dict(
+        activation="gelu_tanh",
+        norm_epsilon=1e-6,
+        initialization="xavier",
+        rematerialisation="save_matmuls",
+    )
+    config.model.image.update(
+        tower,
+        preset="B/16",
+        pooling="mean",
+        token_drop=0.5,
+        embedding_norm=False,
+        patch_bias=True,
+        position="sincos2d",
+    )
     config.model.text.update(tower, length=32, causal=False, padding_mask=False, position_std=0.02)
-    config.optimizer.update(learning_rate=4e-6 * 32_768 / 256, b2=0.95, epsilon=1e-8, weight_decay=0.2,
-                            decay_multipliers=((r"(bias|/scale|position)$", 0.0),))
+    config.optimizer.update(
+        learning_rate=4e-6 * 32_768 / 256,
+        b2=0.95,
+        epsilon=1e-8,
+        weight_decay=0.2,
+        decay_multipliers=((r"(bias|/scale|position)$", 0.0),),
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=51_200_000 / 32_768)
     return variant_of(config, variant)

@@ -15,7 +15,8 @@ Packing: windows of 224 captions share 4 rows, which captions of 18 tokens fill.
 need smaller windows: `train/dropped_captions` counts those left out, and `train/captioning/filled`
 is the filled part of the rows. The images of the pairs are read and not used.
 
-python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 """
 
 from vlp_jax.config import base, variant_of
@@ -27,23 +28,44 @@ def get_config(variant="full"):
     config.examples = 100_000_000
     config.data.batch_size = 512 // 4 * 224
     config.data.train.source = WEB_SOURCE
-    config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
-                            padding_token="<|endoftext|>", packing=224, packing_rows=4)
-    config.model.image.update(image_size=32, patch_size=16)  # few pixels, as the images are not used
+    config.data.text.update(
+        tokenizer="openai-community/gpt2",
+        start_token="<|endoftext|>",
+        end_token="<|endoftext|>",
+        padding_token="<|endoftext|>",
+        packing=224,
+        packing_rows=4,
+    )
+    # few pixels, as the images are not used
+    config.model.image.update(image_size=32, patch_size=16)
     config.model.text.update(vocab_size=50_257, length=1024)
-    config.model.decoder = dict(preset="B", image="none", activation="gelu_tanh", norm_epsilon=1e-5, dropout=0.1,
-                                attention_dropout=0.1, initialization="gpt2", scan=True, rematerialisation="save_matmuls")
+    config.model.decoder = dict(
+        preset="B",
+        image="none",
+        activation="gelu_tanh",
+        norm_epsilon=1e-5,
+        dropout=0.1,
+        attention_dropout=0.1,
+        initialization="gpt2",
+        scan=True,
+        rematerialisation="save_matmuls",
+    )
     config.objectives = dict(captioning=dict(kind="captioning"))
-    config.optimizer.update(learning_rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0)
+    config.optimizer.update(
+        learning_rate=6e-4, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=0.01, final=0.1)
     config.precision.compute = "bfloat16"
     return shrunk(variant_of(config, variant, on_emoji), variant)
 
 
 def shrunk(config, variant):
-    """Packs captions of the embedded data, and evaluates the loss on held-out ones, in small variants."""
+    """Packs captions of the embedded data, and evaluates the loss on held-out ones, in small
+    variants."""
     if variant != "full":
         config.model.text.length = 16
         config.data.text.update(packing=4, packing_rows=2)
-        config.evaluators = dict(val_concept=dict(source="embedded:emoji/val_concept", tasks=("captions",)))
+        config.evaluators = dict(
+            val_concept=dict(source="embedded:emoji/val_concept", tasks=("captions",))
+        )
     return config

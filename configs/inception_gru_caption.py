@@ -1,4 +1,5 @@
-"""inception_gru_caption: an Inception-v3 encoder and a GRU decoder with visual attention (Xu et al. 2015).
+"""inception_gru_caption: an Inception-v3 encoder and a GRU decoder with visual attention (Xu et al.
+2015).
 
 The encoder is that of Szegedy et al. 2016. The decoder (GRU: Cho et al. 2014) attends to the image
 before each word, with the soft attention of "Show, attend and tell". Sizes are those of
@@ -14,7 +15,8 @@ Differences from the tutorial:
   Their penalty on positions that are never attended to is left out.
 - Captions consist of GPT-2's tokens.
 
-python -m vlp_jax.main --config=configs/inception_gru_caption.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/inception_gru_caption.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. We have not trained the full recipe
 to the end. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 10 CPU-minutes while other work ran;
@@ -34,11 +36,17 @@ def get_config(variant="full"):
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
-    config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
-                            padding_token="<|endoftext|>")
+    config.data.text.update(
+        tokenizer="openai-community/gpt2",
+        start_token="<|endoftext|>",
+        end_token="<|endoftext|>",
+        padding_token="<|endoftext|>",
+    )
     config.model.image = to_tree(InceptionConfig(image_size=299))
     config.model.text.update(vocab_size=50_257, length=48)
-    config.model.decoder = dict(kind="gru", image="attention", embedding_width=256, width=512, attention_width=512)
+    config.model.decoder = dict(
+        kind="gru", image="attention", embedding_width=256, width=512, attention_width=512
+    )
     config.objectives = dict(captioning=dict(kind="captioning"))
     config.optimizer.update(kind="adam", learning_rate=1e-3, b1=0.9, b2=0.999, epsilon=1e-7)
     config.optimizer.schedule.update(kind="constant")
@@ -49,9 +57,12 @@ def get_config(variant="full"):
 def captioner(config, variant):
     """Evaluates captions, with GroupNorm of a single group instead of BatchNorm, in small variants.
 
-    With BatchNorm's statistics over few positions, in nearly fifty layers, a run would depend on rounding errors.
+    With BatchNorm's statistics over few positions, in nearly fifty layers, a run would depend on
+    rounding errors.
     """
     if variant != "full":
         config.model.image.update(norm="group", groups=1)
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
+        config.evaluators = dict(
+            val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",))
+        )
     return config

@@ -1,4 +1,5 @@
-"""LiT ViT-B/16: contrastive training of a text tower against a locked image tower (Zhai et al. 2022).
+"""LiT ViT-B/16: contrastive training of a text tower against a locked image tower (Zhai et al.
+2022).
 
 Settings of the paper: batch 16,384, 55,000 steps; Adafactor with learning rate 1e-3 and weight
 decay 1e-4; cosine after 10,000 steps of warm-up; gradients clipped at 1; initial scale 10; 16
@@ -16,7 +17,8 @@ Differences from big_vision:
 See `siglip` in vlp_jax/config/recipes.py for shared settings and more differences from
 big_vision.
 
-python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 The tokenizer is downloaded once from the Hugging Face hub; without a network:
 --config.data.text.tokenizer=FOLDER.
@@ -35,7 +37,11 @@ def get_config(variant="full"):
     config.model.image.rematerialisation = "none"  # a locked tower has no backward pass
     config.model.text.rematerialisation = "save_matmuls"
     config.model.embedding_dim = 768
-    config.objectives = dict(contrastive=dict(kind="clip", initial_scale=10.0, maximum_scale=1e6, implementation="ring"))
-    config.optimizer.update(kind="adafactor", b2=0.999, learning_rate=1e-3, clip_norm=1.0, frozen=("^model/image/",))
+    config.objectives = dict(
+        contrastive=dict(kind="clip", initial_scale=10.0, maximum_scale=1e6, implementation="ring")
+    )
+    config.optimizer.update(
+        kind="adafactor", b2=0.999, learning_rate=1e-3, clip_norm=1.0, frozen=("^model/image/",)
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=10_000.0)
     return variant_of(config, variant)

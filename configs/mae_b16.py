@@ -15,7 +15,8 @@ Differences from the released code:
 `mae/target_variance`, next to `mae/loss`, is the loss of predicting the mean of each patch.
 Captions are read and not used.
 
-python -m vlp_jax.main --config=configs/mae_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/mae_b16.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
@@ -33,10 +34,26 @@ def get_config(variant="full"):
     config.data.images.transparency = "drop"
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     config.data.augmentation.update(area=(0.2, 1.0), flip=0.5)
-    config.model.image.update(preset="B/16", position="sincos2d", scan=True, rematerialisation="save_matmuls")
-    config.objectives = dict(mae=dict(kind="masked_autoencoder", mask_ratio=0.75, decoder_width=512, decoder_depth=8,
-                                      decoder_heads=16))
-    config.optimizer.update(kind="adamw", learning_rate=1.5e-4 * 4096 / 256, b1=0.9, b2=0.95, epsilon=1e-8, weight_decay=0.05)
+    config.model.image.update(
+        preset="B/16", position="sincos2d", scan=True, rematerialisation="save_matmuls"
+    )
+    config.objectives = dict(
+        mae=dict(
+            kind="masked_autoencoder",
+            mask_ratio=0.75,
+            decoder_width=512,
+            decoder_depth=8,
+            decoder_heads=16,
+        )
+    )
+    config.optimizer.update(
+        kind="adamw",
+        learning_rate=1.5e-4 * 4096 / 256,
+        b1=0.9,
+        b2=0.95,
+        epsilon=1e-8,
+        weight_decay=0.05,
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=40 * PICTURES / 4096)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant)

@@ -17,7 +17,8 @@ Differences:
 - Pairs with another image are drawn one by one (released code: exactly half of a batch).
 - Towers as wide as the fusion enter it directly (released code: through a linear map).
 
-python -m vlp_jax.main --config=configs/meter.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/meter.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 10 CPU-minutes; matching 0.45, the mean of the last ten rows (a constant answer: 0.64),
@@ -35,25 +36,77 @@ def get_config(variant="full"):
     config.data.batch_size = 4096
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
-    config.data.text.update(tokenizer="FacebookAI/roberta-base", start_token="<s>", end_token="</s>", padding_token="<pad>")
-    config.model.image.update(preset="B/16", depth=11, image_size=288, pooling="cls", embedding_norm=True,
-                              patch_bias=False, norm_epsilon=1e-5, activation="quick_gelu", initialization="torch", scan=True,
-                              rematerialisation="full")
-    config.model.text.update(preset="B", vocab_size=50265, length=50, causal=False, pooling="first", norm="post", final_norm=False,
-                             embedding_norm=True, norm_epsilon=1e-5, token_types=1, dropout=0.1, attention_dropout=0.1,
-                             initialization="normal",
-                             position_std=0.02, scan=True, rematerialisation="full")
-    config.model.fusion = dict(kind="co_attention", preset="B", depth=6, norm="post", final_norm=False, norm_epsilon=1e-12,
-                               dropout=0.1, attention_dropout=0.1, initialization="normal", pooler=True, rematerialisation="full")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="image", negative_rate=0.5),
-                             words=dict(kind="masked_language", mask_id=50264))
-    config.optimizer.update(learning_rate=5e-5, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01,
-                            decay_multipliers=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
-                            lr_multipliers=((r"model/(image|text)/|_type$", 0.2),))
+    config.data.text.update(
+        tokenizer="FacebookAI/roberta-base",
+        start_token="<s>",
+        end_token="</s>",
+        padding_token="<pad>",
+    )
+    config.model.image.update(
+        preset="B/16",
+        depth=11,
+        image_size=288,
+        pooling="cls",
+        embedding_norm=True,
+        patch_bias=False,
+        norm_epsilon=1e-5,
+        activation="quick_gelu",
+        initialization="torch",
+        scan=True,
+        rematerialisation="full",
+    )
+    config.model.text.update(
+        preset="B",
+        vocab_size=50265,
+        length=50,
+        causal=False,
+        pooling="first",
+        norm="post",
+        final_norm=False,
+        embedding_norm=True,
+        norm_epsilon=1e-5,
+        token_types=1,
+        dropout=0.1,
+        attention_dropout=0.1,
+        initialization="normal",
+        position_std=0.02,
+        scan=True,
+        rematerialisation="full",
+    )
+    config.model.fusion = dict(
+        kind="co_attention",
+        preset="B",
+        depth=6,
+        norm="post",
+        final_norm=False,
+        norm_epsilon=1e-12,
+        dropout=0.1,
+        attention_dropout=0.1,
+        initialization="normal",
+        pooler=True,
+        rematerialisation="full",
+    )
+    config.objectives = dict(
+        matching=dict(
+            kind="matching", negatives="uniform", negatives_from="image", negative_rate=0.5
+        ),
+        words=dict(kind="masked_language", mask_id=50264),
+    )
+    config.optimizer.update(
+        learning_rate=5e-5,
+        b1=0.9,
+        b2=0.98,
+        epsilon=1e-8,
+        weight_decay=0.01,
+        decay_multipliers=((r"model/image/.*norm.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+        lr_multipliers=((r"model/(image|text)/|_type$", 0.2),),
+    )
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
-    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",)))
+    config.evaluators = dict(
+        val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",))
+    )
     return config
 
 
@@ -62,6 +115,7 @@ def small(config):
     config.model.text.update(NO_DROPOUT)
     config.model.fusion.update(NO_DROPOUT)
     config.model.fusion.rematerialisation = "none"
-    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # few updates, three classified pairs each
+    # few updates, three classified pairs each
+    config.objectives.matching.update(negatives_from="both", negative_rate=None)
     config.objectives.words.rate = 0.5  # half, so that the text alone does not determine them
     return config

@@ -1,4 +1,5 @@
-"""resnet50_bert_concat: image-text matching by an MLP on two vectors (after Kiela et al. 2019, MMBT).
+"""resnet50_bert_concat: image-text matching by an MLP on two vectors (after Kiela et al. 2019,
+MMBT).
 
 The vectors of ResNet-50 and BERT are concatenated as in ConcatBert, the baseline of MMBT. Sizes are
 those of He et al. 2016 (table 1) and of BERT-base (Devlin et al. 2019, section 3).
@@ -21,12 +22,13 @@ Differences (released code in parentheses):
 - Adam has bias correction (none).
 - The shorter side is resized to 224 (the code resizes to 256, and crops 224 at the centre).
 
-python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
-2026-11-30: 5 CPU-minutes; matching 0.42, the mean of the last ten rows (a constant answer: 0.69). On
-val_vendor 72% of pairs are classified correctly, where always the same answer has 50%; a match is
-predicted with precision 0.74 and recall 0.69, F1 0.71, by always yes with 0.50 and 1, F1 0.67.
+2026-11-30: 5 CPU-minutes; matching 0.42, the mean of the last ten rows (a constant answer: 0.69).
+On val_vendor 72% of pairs are classified correctly, where always the same answer has 50%; a match
+is predicted with precision 0.74 and recall 0.69, F1 0.71, by always yes with 0.50 and 1, F1 0.67.
 """
 
 from vlp_jax.config import base, to_tree, variant_of
@@ -41,23 +43,55 @@ def get_config(variant="full"):
     config.data.batch_size = 128
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
+    config.data.text.update(
+        tokenizer="google-bert/bert-base-uncased",
+        start_token="[CLS]",
+        end_token="[SEP]",
+        padding_token="[PAD]",
+        canonicalize=("lower_case", "whitespace"),
+    )
     config.data.images.interpolation = "bilinear"
     config.model.image = to_tree(ResNetConfig(depth=50, image_size=224))
-    config.model.text.update(preset="B", vocab_size=30522, length=77, causal=False, pooling="first", norm="post",
-                             final_norm=False, embedding_norm=True, norm_epsilon=1e-12, token_types=2, pooler=True, dropout=0.1,
-                             attention_dropout=0.1, position_std=0.02,
-                             activation="gelu", initialization="normal", scan=True)
+    config.model.text.update(
+        preset="B",
+        vocab_size=30522,
+        length=77,
+        causal=False,
+        pooling="first",
+        norm="post",
+        final_norm=False,
+        embedding_norm=True,
+        norm_epsilon=1e-12,
+        token_types=2,
+        pooler=True,
+        dropout=0.1,
+        attention_dropout=0.1,
+        position_std=0.02,
+        activation="gelu",
+        initialization="normal",
+        scan=True,
+    )
     config.model.fusion = dict(kind="concatenation", width=768, mlp_dim=768, activation="relu")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="text",
-                                           loss="binary_cross_entropy"))
-    config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.999, epsilon=1e-6, weight_decay=0.01, clip_norm=1.0,
-                            decay_multipliers=((r"model/image/.*scale$", 1.0), (r"(bias|scale)$", 0.0)))
+    config.objectives = dict(
+        matching=dict(
+            kind="matching", negatives="uniform", negatives_from="text", loss="binary_cross_entropy"
+        )
+    )
+    config.optimizer.update(
+        learning_rate=1e-4,
+        b1=0.9,
+        b2=0.999,
+        epsilon=1e-6,
+        weight_decay=0.01,
+        clip_norm=1.0,
+        decay_multipliers=((r"model/image/.*scale$", 1.0), (r"(bias|scale)$", 0.0)),
+    )
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
-    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",)))
+    config.evaluators = dict(
+        val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",))
+    )
     return config
 
 
@@ -65,7 +99,18 @@ def small(config):
     config = on_emoji(config)
     config.steps = 800
     config.optimizer.decay_multipliers = OptimizerConfig.of().decay_multipliers
-    config.model.image = to_tree(ResNetConfig(depth=50, blocks=(1, 1, 1), width=16, norm="group", groups=8, image_size=32,
-                                              stem_size=3, stem_stride=2, max_pool=False))
+    config.model.image = to_tree(
+        ResNetConfig(
+            depth=50,
+            blocks=(1, 1, 1),
+            width=16,
+            norm="group",
+            groups=8,
+            image_size=32,
+            stem_size=3,
+            stem_stride=2,
+            max_pool=False,
+        )
+    )
     config.model.text.update(dropout=0.0, attention_dropout=0.0)
     return config

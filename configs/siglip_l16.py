@@ -1,8 +1,10 @@
-"""SigLIP L/16: image and text towers at 256 pixels, trained with the sigmoid loss (Zhai et al. 2023).
+"""SigLIP L/16: image and text towers at 256 pixels, trained with the sigmoid loss (Zhai et al.
+2023).
 
 See `siglip` in vlp_jax/config/recipes.py for shared settings and differences from big_vision.
 
-python -m vlp_jax.main --config=configs/siglip_l16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/siglip_l16.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 The tokenizer is downloaded once from the Hugging Face hub; without a network:
 --config.data.text.tokenizer=FOLDER.

@@ -15,7 +15,8 @@ Differences:
 
 The code was not released. Chosen by us: which parameters decay, and initial values.
 
-python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 """
 
 from vlp_jax.config import base, variant_of
@@ -32,10 +33,18 @@ def get_config(variant="full"):
     config.data.images.update(mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.text.update(CLIP_TEXT)
     # No transformer layer: the stem's tokens with position embeddings, and a norm.
-    config.model.image.update(preset="B/16", depth=0, pooling="mean", stem="convolution", stem_channels=(64, 64, 128, 256, 512),
-                              stem_strides=(2, 1, 2, 2, 2))
+    config.model.image.update(
+        preset="B/16",
+        depth=0,
+        pooling="mean",
+        stem="convolution",
+        stem_channels=(64, 64, 128, 256, 512),
+        stem_strides=(2, 1, 2, 2, 2),
+    )
     config.model.text.update(vocab_size=49_408, length=256)
-    config.model.decoder = dict(preset="B", image="prefix", text_prefix=0.8, scan=True, rematerialisation="save_matmuls")
+    config.model.decoder = dict(
+        preset="B", image="prefix", text_prefix=0.8, scan=True, rematerialisation="save_matmuls"
+    )
     config.objectives = dict(captioning=dict(kind="captioning"))
     config.optimizer.update(learning_rate=5e-4, b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.02)
@@ -47,7 +56,11 @@ def shrunk(config, variant):
     """Evaluates captions in small variants, whose image tower has no layers either."""
     if variant != "full":
         config.model.image.depth = 0
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
+        config.evaluators = dict(
+            val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",))
+        )
     if variant == "smoke":
-        config.model.image.update(image_size=32, patch_size=16, stem_channels=(16, 16, 32, 32), stem_strides=(2, 2, 2, 2))
+        config.model.image.update(
+            image_size=32, patch_size=16, stem_channels=(16, 16, 32, 32), stem_strides=(2, 2, 2, 2)
+        )
     return config

@@ -15,7 +15,8 @@ Differences from the released code:
 
 See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
-python -m vlp_jax.main --config=configs/slip_b16.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/slip_b16.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """
@@ -30,19 +31,42 @@ def get_config(variant="full"):
     config = clip()
     config.update(examples=None, epochs=float(EPOCHS))
     config.data.batch_size = 4096
-    config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear")
+    config.data.images.update(
+        mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), interpolation="bilinear"
+    )
     config.data.augmentation.area = (0.5, 1.0)
-    config.data.view_augmentation = to_tree(AugmentationConfig(area=(0.08, 1.0), flip=0.5, brightness=0.4, contrast=0.4,
-                                                               saturation=0.4,
-                                                               hue=0.1, grayscale=0.2, blur=0.5))
+    config.data.view_augmentation = to_tree(
+        AugmentationConfig(
+            area=(0.08, 1.0),
+            flip=0.5,
+            brightness=0.4,
+            contrast=0.4,
+            saturation=0.4,
+            hue=0.1,
+            grayscale=0.2,
+            blur=0.5,
+        )
+    )
     config.model.embedding_dim = 512
     # As timm's ViT, not CLIP's.
-    config.model.image.update(preset="B/16", embedding_norm=False, patch_bias=True, activation="gelu", norm_epsilon=1e-6,
-                              initialization="normal", rematerialisation="save_matmuls")
+    config.model.image.update(
+        preset="B/16",
+        embedding_norm=False,
+        patch_bias=True,
+        activation="gelu",
+        norm_epsilon=1e-6,
+        initialization="normal",
+        rematerialisation="save_matmuls",
+    )
     config.model.text.rematerialisation = "save_matmuls"
     config.objectives.views = dict(kind="simclr", first="first_view")
-    config.optimizer.update(learning_rate=3e-3, b2=0.98, epsilon=1e-8, weight_decay=0.1,
-                            decay_multipliers=((r"(bias|scale)$", 0.0),))
+    config.optimizer.update(
+        learning_rate=3e-3,
+        b2=0.98,
+        epsilon=1e-8,
+        weight_decay=0.1,
+        decay_multipliers=((r"(bias|scale)$", 0.0),),
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=1 / EPOCHS, final=1e-5 / 3e-3)
     config = variant_of(config, variant)
     if variant == "smoke":

@@ -15,7 +15,8 @@ Differences from neuraltalk2:
 - Gradients are clipped by their norm (there: each element to 0.1).
 - Crops have 90% to 100% of the area (there: 224 x 224 of 256 x 256 pixels).
 
-python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-28: 9 CPU-minutes while other work ran; captioning loss 1.61 per token, the mean of four
@@ -35,24 +36,35 @@ def get_config(variant="full"):
     config.data.augmentation.area = (0.9, 1.0)
     config.data.train.source = WEB_SOURCE
     config.data.images.update(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    config.data.text.update(tokenizer="openai-community/gpt2", start_token="<|endoftext|>", end_token="<|endoftext|>",
-                            padding_token="<|endoftext|>")
+    config.data.text.update(
+        tokenizer="openai-community/gpt2",
+        start_token="<|endoftext|>",
+        end_token="<|endoftext|>",
+        padding_token="<|endoftext|>",
+    )
     config.model.image = to_tree(VggConfig(depth=16, norm="batch", image_size=224))
     config.model.text.update(vocab_size=50_257, length=32)
-    config.model.decoder = dict(kind="lstm", image="state", embedding_width=512, width=512, dropout=0.5)
+    config.model.decoder = dict(
+        kind="lstm", image="state", embedding_width=512, width=512, dropout=0.5
+    )
     config.objectives = dict(captioning=dict(kind="captioning"))
-    config.optimizer.update(kind="adam", learning_rate=4e-4, b1=0.8, b2=0.999, epsilon=1e-8, clip_norm=1.0)
+    config.optimizer.update(
+        kind="adam", learning_rate=4e-4, b1=0.8, b2=0.999, epsilon=1e-8, clip_norm=1.0
+    )
     config.optimizer.schedule.update(kind="constant")
     config.precision.compute = "bfloat16"
     return captioner(variant_of(config, variant, on_emoji), variant)
 
 
 def captioner(config, variant):
-    """Evaluates captions in small variants; less dropout in "small", whose decoder is narrow and whose run is short."""
+    """Evaluates captions in small variants; less dropout in "small", whose decoder is narrow and
+    whose run is short."""
     if variant == "small":
         config.steps = 1000
         config.model.decoder.dropout = 0.1
         config.checkpoint.every_steps = 1000
     if variant != "full":
-        config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",)))
+        config.evaluators = dict(
+            val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",))
+        )
     return config

@@ -18,7 +18,8 @@ Differences:
 - The alignment of words and patches is left out.
 - The warm-up is the paper's (the code's `step200k` leaves it at 2,500 updates).
 
-python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR '--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR
+'--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 10 CPU-minutes; matching 0.48, the mean of the last ten rows (a constant answer: 0.64),
@@ -37,21 +38,58 @@ def get_config(variant="full"):
     config.data.images.update(resize="squash", mean=(0.5,) * 3, std=(0.5,) * 3)
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
-    config.data.text.update(tokenizer="google-bert/bert-base-uncased", start_token="[CLS]", end_token="[SEP]",
-                            padding_token="[PAD]", canonicalize=("lower_case", "whitespace"))
-    config.model.image.update(preset="B/32", depth=0, image_size=384, pooling="cls", norm_before_pooling=False,
-                              dropout=0.1)
-    config.model.text.update(preset="B", depth=0, vocab_size=30522, length=40, causal=False, pooling="first", final_norm=False,
-                             embedding_norm=True, norm_epsilon=1e-12, dropout=0.1, initialization="normal", position_std=0.02)
-    config.model.fusion = dict(kind="merged", preset="B", pooler=True, dropout=0.1, mlp_dropout=0.1, initialization="normal",
-                               scan=True, rematerialisation="full")
-    config.objectives = dict(matching=dict(kind="matching", negatives="uniform", negatives_from="image", negative_rate=0.5),
-                             words=dict(kind="masked_language", mask_id=103, whole_words=True))
+    config.data.text.update(
+        tokenizer="google-bert/bert-base-uncased",
+        start_token="[CLS]",
+        end_token="[SEP]",
+        padding_token="[PAD]",
+        canonicalize=("lower_case", "whitespace"),
+    )
+    config.model.image.update(
+        preset="B/32",
+        depth=0,
+        image_size=384,
+        pooling="cls",
+        norm_before_pooling=False,
+        dropout=0.1,
+    )
+    config.model.text.update(
+        preset="B",
+        depth=0,
+        vocab_size=30522,
+        length=40,
+        causal=False,
+        pooling="first",
+        final_norm=False,
+        embedding_norm=True,
+        norm_epsilon=1e-12,
+        dropout=0.1,
+        initialization="normal",
+        position_std=0.02,
+    )
+    config.model.fusion = dict(
+        kind="merged",
+        preset="B",
+        pooler=True,
+        dropout=0.1,
+        mlp_dropout=0.1,
+        initialization="normal",
+        scan=True,
+        rematerialisation="full",
+    )
+    config.objectives = dict(
+        matching=dict(
+            kind="matching", negatives="uniform", negatives_from="image", negative_rate=0.5
+        ),
+        words=dict(kind="masked_language", mask_id=103, whole_words=True),
+    )
     config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
     config = variant_of(config, variant, small)
-    config.evaluators = dict(val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",)))
+    config.evaluators = dict(
+        val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",))
+    )
     return config
 
 
@@ -61,6 +99,8 @@ def small(config):
     config.model.fusion.update(NO_DROPOUT, depth=4, scan=False, rematerialisation="none")
     config.model.text.update(NO_DROPOUT)
     config.model.image.update(NO_DROPOUT)
-    config.objectives.matching.update(negatives_from="both", negative_rate=None)  # few updates, three classified pairs each
-    config.objectives.words.update(rate=0.5, whole_words=False)  # half, so that the text alone does not determine them
+    # few updates, three classified pairs each
+    config.objectives.matching.update(negatives_from="both", negative_rate=None)
+    # half, so that the text alone does not determine them
+    config.objectives.words.update(rate=0.5, whole_words=False)
     return config

@@ -1,4 +1,5 @@
-"""Writes docs/config_keys.md, every key of a config from the dataclasses that declare them: `python docs/make_config_keys.py`
+"""Writes docs/config_keys.md, every key of a config from the dataclasses that declare them: `python
+docs/make_config_keys.py`
 
 To accept a change of a dataclass, run the script again.
 """
@@ -23,10 +24,11 @@ HEAD = """# Config keys
 
 Written by `python docs/make_config_keys.py` from the dataclasses of the sections; do not edit.
 
-Every key can be set in a config file (`config.optimizer.learning_rate = 1e-3`) and on the command line
-(`--config.optimizer.learning_rate=1e-3`). `NAME` is a name that the config chooses, such as `contrastive` in
-`objectives.contrastive.kind`. Where a section has a `kind`, each kind has a table of its own. The range includes both ends.
-`python -m vlp_jax.inspect --keys [PATTERN]` prints the same tables.
+Every key can be set in a config file (`config.optimizer.learning_rate = 1e-3`) and on the command
+line (`--config.optimizer.learning_rate=1e-3`). `NAME` is a name that the config chooses, such as
+`contrastive` in `objectives.contrastive.kind`. Where a section has a `kind`, each kind has a table
+of its own. The range includes both ends. `python -m vlp_jax.inspect --keys [PATTERN]` prints the
+same tables.
 """
 
 
@@ -60,15 +62,24 @@ def _leads_to(hint: Any, rest: str) -> bool:
         return has_key(rest, hint)
     if typing.get_origin(hint) is dict:
         return _leads_to(typing.get_args(hint)[1], rest.partition(".")[2])
-    return any(_leads_to(each, rest) for each in typing.get_args(hint) if isinstance(each, type) or typing.get_origin(each))
+    return any(
+        _leads_to(each, rest)
+        for each in typing.get_args(hint)
+        if isinstance(each, type) or typing.get_origin(each)
+    )
 
 
 def text() -> str:
     """docs/config_keys.md."""
     every = list(sections(Experiment))
     first = {section.path: anchor(section) for section in reversed(every)}
-    index = ", ".join(f"[{path or 'the config itself'}](#{first[path]})" for path in dict.fromkeys(each.path for each in every))
-    index = textwrap.fill(f"Sections: {index}.", 132, break_long_words=False, break_on_hyphens=False)
+    index = ", ".join(
+        f"[{path or 'the config itself'}](#{first[path]})"
+        for path in dict.fromkeys(each.path for each in every)
+    )
+    index = textwrap.fill(
+        f"Sections: {index}.", 132, break_long_words=False, break_on_hyphens=False
+    )
     return "\n".join([HEAD, f"{index}\n", *(page_of(section, every) for section in every)])
 
 
@@ -91,20 +102,32 @@ def link(path: str, every: list[DescribedSection]) -> str:
 
 def row_of(key: Key, every: list[DescribedSection]) -> str:
     """One key's line of a table."""
-    kind = key.type if key.section is None else key.type.replace("section", f"section {link(key.section, every)}", 1)
+    kind = (
+        key.type
+        if key.section is None
+        else key.type.replace("section", f"section {link(key.section, every)}", 1)
+    )
     kind = re.sub(r"'([^']*)'", r"`\1`", kind) if key.section is None else kind
-    return f"| {code(key.path)} | {kind} | {code(key.default)} | {key.range} | {escaped(key.meaning)} |"
+    return (
+        f"| {code(key.path)} | {kind} | {code(key.default)} | {key.range} | "
+        f"{escaped(key.meaning)} |"
+    )
 
 
 def code(written: str) -> str:
     """A value in a code span; one with a bar in a table needs the element."""
     if "|" in written:
-        return "<code>" + written.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;") + "</code>"
+        return (
+            "<code>"
+            + written.replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+            + "</code>"
+        )
     return f"`{written}`" if written else ""
 
 
 def escaped(prose: str) -> str:
-    """Prose in Markdown: what looks like an element, a bar and a star are shown as they are, but in code spans."""
+    """Prose in Markdown: what looks like an element, a bar and a star are shown as they are, but in
+    code spans."""
     parts = prose.split("`")
     for i in range(0, len(parts), 2):
         for mark in "*_":

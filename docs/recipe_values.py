@@ -1,4 +1,7 @@
-"""What a config says, row by row, in the words of docs/recipes.md. Nothing here is typed in: all is read from the parsed config."""
+"""What a config says, row by row, in the words of docs/recipes.md.
+
+Nothing here is typed in: all is read from the parsed config.
+"""
 
 import dataclasses
 
@@ -16,7 +19,17 @@ from vlp_jax.training.optimizers.base import OptimizerConfig
 from vlp_jax.training.optimizers.sgd import SgdConfig
 
 NONE = "none"
-KINDS = ("kernels", "words", "positions", "learned tokens", "types", "probes", "norms", "biases", "the scale")
+KINDS = (
+    "kernels",
+    "words",
+    "positions",
+    "learned tokens",
+    "types",
+    "probes",
+    "norms",
+    "biases",
+    "the scale",
+)
 PARTS = ("image", "text", "fusion", "decoder", "heads")
 
 
@@ -29,38 +42,66 @@ def number(value: float) -> str:
 def values(config: Experiment) -> dict[str, str]:
     """{row: what the config says}, in the order of docs/recipes.md."""
     found, relative = taken(plain(config))
-    return dict(decay=decay(config, found, relative), **{row: value(config) for row, value in ROWS.items()},
-                initialisation=initialisation(config, {part_of(path) for path in found}))
+    return dict(
+        decay=decay(config, found, relative),
+        **{row: value(config) for row, value in ROWS.items()},
+        initialisation=initialisation(config, {part_of(path) for path in found}),
+    )
 
 
 def decay(config: Experiment, found: dict[str, float], relative: float) -> str:
-    """What an update at the schedule's highest takes of each kind of parameter, as a fraction of it. found, relative: `taken`."""
+    """What an update at the schedule's highest takes of each kind of parameter, as a fraction of
+    it. found, relative: `taken`."""
     if not config.optimizer.weight_decay:
         return NONE
     shares: dict[str, dict[str, set[str]]] = {}
     for path, share in found.items():
-        shares.setdefault(kind_of(path), {}).setdefault(number(share / relative), set()).add(part_of(path))
+        shares.setdefault(kind_of(path), {}).setdefault(number(share / relative), set()).add(
+            part_of(path)
+        )
     groups: dict[str, list[str]] = {}
     for kind in (kind for kind in KINDS if kind in shares):
         for share, parts in shares[kind].items():
-            of = f" of {' and '.join(part for part in PARTS if part in parts)}" if len(shares[kind]) > 1 else ""
+            of = (
+                (f" of {' and '.join(part for part in PARTS if part in parts)}")
+                if len(shares[kind]) > 1
+                else ""
+            )
             groups.setdefault(share, []).append(kind + of)
-    return "; ".join(f"{share}: {', '.join(groups[share])}" for share in sorted(groups, key=float, reverse=True))
+    return "; ".join(
+        (f"{share}: {', '.join(groups[share])}")
+        for share in sorted(groups, key=float, reverse=True)
+    )
 
 
 def plain(config: Experiment) -> Experiment:
-    """The same rules for stacks of one layer, and without moments, which a gradient of 0 does not move."""
+    """The same rules for stacks of one layer, and without moments, which a gradient of 0 does not
+    move."""
+
     def shallow(stack):
         if isinstance(stack, StackConfig):
-            return dataclasses.replace(stack, depth=0 if stack.depth == 0 else 1, scan=False,
-                                       rematerialisation="none", saved=())
+            return dataclasses.replace(
+                stack,
+                depth=0 if stack.depth == 0 else 1,
+                scan=False,
+                rematerialisation="none",
+                saved=(),
+            )
         if isinstance(stack, ResNetConfig):
             return dataclasses.replace(stack, blocks=(1, 1, 1, 1), rematerialisation="none")
         return stack
 
-    model = dataclasses.replace(config.model, **{name: shallow(getattr(config.model, name))
-                                                 for name in ("image", "text", "fusion", "decoder")})
-    shared = {field.name: getattr(config.optimizer, field.name) for field in dataclasses.fields(OptimizerConfig)}
+    model = dataclasses.replace(
+        config.model,
+        **{
+            name: shallow(getattr(config.model, name))
+            for name in ("image", "text", "fusion", "decoder")
+        },
+    )
+    shared = {
+        field.name: getattr(config.optimizer, field.name)
+        for field in dataclasses.fields(OptimizerConfig)
+    }
     optimizer = SgdConfig(**shared | {"momentum": 0.0, "clip_norm": None})
     return dataclasses.replace(config, model=model, optimizer=optimizer)
 
@@ -68,10 +109,26 @@ def plain(config: Experiment) -> Experiment:
 def kind_of(path: str) -> str:
     """Which of KINDS a parameter is, by the end of its path."""
     name = path.rpartition("/")[2]
-    endings = {"bias": "biases", "position": "positions", "token": "learned tokens", "type": "types", "probe": "probes"}
-    exact = {"embedding": "words", "tokens": "words", "output": "words", "table": "words", "token_type": "types", "scale": "norms",
-             "log_scale": "the scale", "temperature": "the scale"}
-    return exact.get(name) or next((kind for ending, kind in endings.items() if name.endswith(ending)), "kernels")
+    endings = {
+        "bias": "biases",
+        "position": "positions",
+        "token": "learned tokens",
+        "type": "types",
+        "probe": "probes",
+    }
+    exact = {
+        "embedding": "words",
+        "tokens": "words",
+        "output": "words",
+        "table": "words",
+        "token_type": "types",
+        "scale": "norms",
+        "log_scale": "the scale",
+        "temperature": "the scale",
+    }
+    return exact.get(name) or next(
+        (kind for ending, kind in endings.items() if name.endswith(ending)), "kernels"
+    )
 
 
 def part_of(path: str) -> str:
@@ -104,11 +161,24 @@ def temperature(config: Experiment) -> str:
     """The learned scale of cosines, or its inverse."""
     for objective in config.objectives.values():
         if hasattr(objective, "scale_parameter"):
-            low, start, high = objective.minimum_scale, objective.initial_scale, objective.maximum_scale
+            low, start, high = (
+                objective.minimum_scale,
+                objective.initial_scale,
+                objective.maximum_scale,
+            )
             if objective.scale_parameter == "temperature":
-                return f"the temperature itself, from {1 / start:.3g}, within {1 / high:.3g} and {1 / low:.3g}"
-            bias = f" and bias {objective.initial_bias:g}" if hasattr(objective, "initial_bias") else ""
-            return f"the scale's logarithm, from scale {start:.3g}{bias}, within {low:g} and {high:g}"
+                return (
+                    f"the temperature itself, from {1 / start:.3g}, within {1 / high:.3g} and "
+                    f"{1 / low:.3g}"
+                )
+            bias = (
+                (f" and bias {objective.initial_bias:g}")
+                if hasattr(objective, "initial_bias")
+                else ""
+            )
+            return (
+                f"the scale's logarithm, from scale {start:.3g}{bias}, within {low:g} and {high:g}"
+            )
     return NONE
 
 
@@ -116,7 +186,11 @@ def positives(config: Experiment) -> str:
     """Which pairs of a batch are positives of a contrastive loss."""
     for objective in config.objectives.values():
         if hasattr(objective, "positives"):
-            return "pairs that share a " + " or ".join(objective.positives) if objective.positives else "the pair itself"
+            return (
+                "pairs that share a " + " or ".join(objective.positives)
+                if objective.positives
+                else "the pair itself"
+            )
     return NONE
 
 
@@ -125,9 +199,18 @@ def dropout(config: Experiment) -> str:
     rates: dict[str, list[str]] = {}
     for part in ("image", "text", "fusion", "decoder"):
         section = getattr(config.model, part)
-        names = dict(dropout="hidden", attention_dropout="attention", mlp_dropout="MLP", stochastic_depth="stochastic depth")
+        names = dict(
+            dropout="hidden",
+            attention_dropout="attention",
+            mlp_dropout="MLP",
+            stochastic_depth="stochastic depth",
+        )
         unused = isinstance(section, VggConfig) and section.pooling != "hidden"
-        found = [f"{name} {getattr(section, key):g}" for key, name in names.items() if getattr(section, key, 0) and not unused]
+        found = [
+            (f"{name} {getattr(section, key):g}")
+            for key, name in names.items()
+            if getattr(section, key, 0) and not unused
+        ]
         if found:
             rates.setdefault(", ".join(found), []).append(part)
     for objective in config.objectives.values():
@@ -142,9 +225,15 @@ def masking(config: Experiment) -> str:
     for objective in config.objectives.values():
         if isinstance(objective, MaskedTextConfig):
             what = "words, whole" if objective.whole_words else "tokens"
-            found[f"{100 * objective.rate:g}% of {what}" + ("" if objective.keep_last else ", the end token among them")] = None
+            found[
+                (f"{100 * objective.rate:g}% of {what}")
+                + ("" if objective.keep_last else ", the end token among them")
+            ] = None
         if hasattr(objective, "image_rate"):
-            found[f"{100 * objective.image_rate:g}% of patches, in blocks of at least {objective.smallest_block}"] = None
+            found[
+                f"{100 * objective.image_rate:g}% of patches, in blocks of at least "
+                f"{objective.smallest_block}"
+            ] = None
         if hasattr(objective, "mask_ratio"):
             found[f"{100 * objective.mask_ratio:g}% of patches"] = None
     if getattr(config.model.image, "token_drop", 0):
@@ -156,12 +245,31 @@ def wrong_pairs(config: Experiment) -> str:
     """What matching is asked about."""
     for objective in config.objectives.values():
         if isinstance(objective, MatchingConfig):
-            scale = "the learned scale" if objective.negative_scale is None else f"scale {objective.negative_scale:.3g}"
-            floor = f", probabilities + {number(objective.negative_floor)}" if objective.negative_floor else ""
-            drawn = f"by similarity at {scale}{floor}" if objective.negatives == "similar" else "uniformly"
-            which = {"both": "a wrong image and a wrong text", "text": "a wrong text",
-                     "image": "a wrong image"}[objective.negatives_from]
-            share = "each pair, and" if objective.negative_rate is None else f"{100 * objective.negative_rate:g}% of pairs"
+            scale = (
+                "the learned scale"
+                if objective.negative_scale is None
+                else (f"scale {objective.negative_scale:.3g}")
+            )
+            floor = (
+                (f", probabilities + {number(objective.negative_floor)}")
+                if objective.negative_floor
+                else ""
+            )
+            drawn = (
+                (f"by similarity at {scale}{floor}")
+                if objective.negatives == "similar"
+                else "uniformly"
+            )
+            which = {
+                "both": "a wrong image and a wrong text",
+                "text": "a wrong text",
+                "image": "a wrong image",
+            }[objective.negatives_from]
+            share = (
+                "each pair, and"
+                if objective.negative_rate is None
+                else (f"{100 * objective.negative_rate:g}% of pairs")
+            )
             return f"{share} with {which}, drawn {drawn}"
     return NONE
 
@@ -169,19 +277,31 @@ def wrong_pairs(config: Experiment) -> str:
 def augmentation(config: Experiment) -> str:
     """Random changes to a training image, its views, and how it is resized."""
     images, views = config.data.images, config.data.view_augmentation
-    sizes = {"shortest_side_crop": "shorter side resized, centre crop", "squash": "both sides resized", "letterbox": "padded"}
-    mine = changes(config.data.augmentation) + [sizes[images.resize]] * (config.data.augmentation.area is None)
+    sizes = {
+        "shortest_side_crop": ("shorter side resized, centre crop"),
+        "squash": "both sides resized",
+        "letterbox": "padded",
+    }
+    mine = changes(config.data.augmentation) + [sizes[images.resize]] * (
+        config.data.augmentation.area is None
+    )
     views = f"; two more views: {', '.join(changes(views))}" if views is not None else ""
     return ", ".join([*mine, images.interpolation]) + views
 
 
 def changes(it: AugmentationConfig) -> list[str]:
     """The changes that are switched on, in the order in which they are made."""
-    found = [f"crops of {100 * it.area[0]:g}% to {100 * it.area[1]:g}% of the area"] if it.area else []
+    found = (
+        [f"crops of {100 * it.area[0]:g}% to {100 * it.area[1]:g}% of the area"] if it.area else []
+    )
     found += [f"flips {it.flip:g}"] if it.flip else []
     if it.randaugment.operations:
-        found.append(f"RandAugment: {it.randaugment.operations} of {len(it.randaugment.names or RANDAUGMENT)} operations, each "
-                     f"with probability {it.randaugment.probability:g}, magnitude {it.randaugment.magnitude / 30:g}")
+        found.append(
+            f"RandAugment: {it.randaugment.operations} of "
+            f"{len(it.randaugment.names or RANDAUGMENT)} operations, each with "
+            f"probability {it.randaugment.probability:g}, magnitude "
+            f"{it.randaugment.magnitude / 30:g}"
+        )
     names = ("brightness", "contrast", "saturation", "hue", "grayscale", "blur", "erase")
     return found + [f"{name} {getattr(it, name):g}" for name in names if getattr(it, name)]
 
@@ -192,17 +312,31 @@ def cleaning(config: Experiment) -> str:
 
 
 def initialisation(config: Experiment, present: set[str]) -> str:
-    """First values of the stacks of transformer layers. present: the parts of the model that have parameters in this run."""
+    """First values of the stacks of transformer layers. present: the parts of the model that have
+    parameters in this run."""
     found: dict[str, list[str]] = {}
     for part in ("image", "text", "fusion", "decoder"):
         section = getattr(config.model, part)
         shared = getattr(section, "kind", None) == "in_text_tower"
         if isinstance(section, StackConfig) and part in present and not shared:
-            words = f", words {section.word_std:.3g}, positions {section.position_std:.3g}" if part == "text" else ""
+            words = (
+                (f", words {section.word_std:.3g}, positions {section.position_std:.3g}")
+                if part == "text"
+                else ""
+            )
             found.setdefault(section.initialization + words, []).append(part)
     return "; ".join(f"{', '.join(parts)}: {values}" for values, parts in found.items()) or NONE
 
 
-ROWS = {"warm-up": warmup, "schedule": schedule, "temperature": temperature, "positives": positives, "dropout": dropout,
-        "masking": masking, "wrong pairs": wrong_pairs, "augmentation": augmentation, "text cleaning": cleaning}
+ROWS = {
+    "warm-up": warmup,
+    "schedule": schedule,
+    "temperature": temperature,
+    "positives": positives,
+    "dropout": dropout,
+    "masking": masking,
+    "wrong pairs": wrong_pairs,
+    "augmentation": augmentation,
+    "text cleaning": cleaning,
+}
 NAMES = ("decay", *ROWS, "initialisation")

@@ -1,4 +1,7 @@
-"""What a user gets wrong: one clear line, status 2, and nothing lost. In one process, through the doors' own exit."""
+"""What a user gets wrong: one clear line, status 2, and nothing lost.
+
+In one process, through the doors' own exit.
+"""
 
 import io
 import json
@@ -40,12 +43,14 @@ def small(tiny):
 @pytest.fixture
 def refused(monkeypatch, capsys):
     """Runs a door that must refuse: returns its one line."""
+
     def run(door, *arguments):
         status, _, error = leave(door, arguments, monkeypatch, capsys)
         assert status == 2, error
         assert len(error.strip().splitlines()) == 1, error
         assert "Traceback" not in error
         return error
+
     return run
 
 
@@ -55,6 +60,7 @@ def accepted(monkeypatch, capsys):
         status, output, error = leave(door, arguments, monkeypatch, capsys)
         assert status == 0, error
         return output
+
     return run
 
 
@@ -81,23 +87,42 @@ def tar_of(tmp_path):
     return lambda **bad: write_tar(tmp_path / "set.tar", good | bad)
 
 
-@pytest.mark.parametrize(("override", "words"), [
-    ("--config.optimiser.learning_rate=1", ["optimiser", "optimizer", "clip_emoji.py"]),
-    ("--config.optimizer.learning_rat=1", ["optimizer.learning_rat", "'learning_rate'", "clip_emoji.py"]),
-    ("--config.data.batch_size=many", ["data.batch_size", "many"]),
-    ("--config.ema=1.5", ["ema", "1.5", "between 0.0 and 1.0"]),
-    ("--config.data.train.source=webdataset:/nowhere/{00..03}.tar", ["/nowhere", "00.tar is missing"]),
-    ("--config.data.train.source=floppy:/a", ["floppy", "webdataset"]),
-    ("--config.mesh.data=3", ["mesh", "3"]),
-    ("--config.data.batch_size=12", ["12", "8"]),
-    ("--config.data.augmentation.area=(0.5,1.0)", ["data.augmentation.area", "scale, aspect, shift"]),
-    ("--config.data.text.tokenizer=/nowhere", ["/nowhere"]),
-    ("--config.objectives.contrastive.weight_start=1000000", ["objectives.contrastive.weight_start", "never reached"]),
-    ("--config.objectives={'words':{'kind':'masked_language','with_image':False,'mask_id':99999}}",
-     ["objectives.words.mask_id", "99999", "vocab_size"]),
-    ("--config.data.text.tokenizer=embedded:animals", ["embedded:animals", "embedded:emoji"]),
-])
-def test_a_value_that_cannot_work_is_named_and_nothing_is_written(refused, tmp_path, override, words, small):
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("--config.optimiser.learning_rate=1", ["optimiser", "optimizer", "clip_emoji.py"]),
+        (
+            "--config.optimizer.learning_rat=1",
+            ["optimizer.learning_rat", "'learning_rate'", "clip_emoji.py"],
+        ),
+        ("--config.data.batch_size=many", ["data.batch_size", "many"]),
+        ("--config.ema=1.5", ["ema", "1.5", "between 0.0 and 1.0"]),
+        (
+            "--config.data.train.source=webdataset:/nowhere/{00..03}.tar",
+            ["/nowhere", "00.tar is missing"],
+        ),
+        ("--config.data.train.source=floppy:/a", ["floppy", "webdataset"]),
+        ("--config.mesh.data=3", ["mesh", "3"]),
+        ("--config.data.batch_size=12", ["12", "8"]),
+        (
+            "--config.data.augmentation.area=(0.5,1.0)",
+            ["data.augmentation.area", "scale, aspect, shift"],
+        ),
+        ("--config.data.text.tokenizer=/nowhere", ["/nowhere"]),
+        (
+            "--config.objectives.contrastive.weight_start=1000000",
+            ["objectives.contrastive.weight_start", "never reached"],
+        ),
+        (
+            "--config.objectives={'words':{'kind':'masked_language','with_image':False,'mask_id':99999}}",
+            ["objectives.words.mask_id", "99999", "vocab_size"],
+        ),
+        ("--config.data.text.tokenizer=embedded:animals", ["embedded:animals", "embedded:emoji"]),
+    ],
+)
+def test_a_value_that_cannot_work_is_named_and_nothing_is_written(
+    refused, tmp_path, override, words, small
+):
     flags = [flag for flag in small if flag.partition("=")[0] != override.partition("=")[0]]
     message = refused(main.main, CONFIG, f"--workdir={tmp_path}/run", *flags, override)
     for word in words:
@@ -106,7 +131,10 @@ def test_a_value_that_cannot_work_is_named_and_nothing_is_written(refused, tmp_p
 
 
 def test_a_flag_given_twice_says_to_quote_braces(refused, tmp_path):
-    twice = ["--config.data.train.source=webdataset:/a/0.tar", "--config.data.train.source=webdataset:/a/1.tar"]
+    twice = [
+        "--config.data.train.source=webdataset:/a/0.tar",
+        "--config.data.train.source=webdataset:/a/1.tar",
+    ]
     message = refused(main.main, CONFIG, f"--workdir={tmp_path}/run", *twice)
     assert "--config.data.train.source is given twice" in message
     assert "quote" in message
@@ -120,16 +148,30 @@ def test_a_workdir_under_a_regular_file(refused, tmp_path, small):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("sample", "reason"), [((b"no picture at all", "a caption"), "damaged_image"),
-                                                pytest.param((png(9)[:200], "a caption"), "damaged_image", marks=pytest.mark.slow),
-                                                pytest.param((png(9), "  "), "empty_caption", marks=pytest.mark.slow)])
-def test_a_bad_sample_stops_training_only_above_the_bad_fraction(refused, accepted, tar_of, tmp_path, sample, reason, small):
+@pytest.mark.parametrize(
+    ("sample", "reason"),
+    [
+        ((b"no picture at all", "a caption"), "damaged_image"),
+        pytest.param((png(9)[:200], "a caption"), "damaged_image", marks=pytest.mark.slow),
+        pytest.param((png(9), "  "), "empty_caption", marks=pytest.mark.slow),
+    ],
+)
+def test_a_bad_sample_stops_training_only_above_the_bad_fraction(
+    refused, accepted, tar_of, tmp_path, sample, reason, small
+):
     source = f"--config.data.train.source=webdataset:{tar_of(spoilt=sample)}"
     message = refused(main.main, CONFIG, f"--workdir={tmp_path}/strict", *small, source)
     assert "data.max_bad_fraction=0.05" in message
     assert reason in message
     assert "spoilt" in message
-    output = accepted(main.main, CONFIG, f"--workdir={tmp_path}/loose", *small, source, "--config.data.max_bad_fraction=0.5")
+    output = accepted(
+        main.main,
+        CONFIG,
+        f"--workdir={tmp_path}/loose",
+        *small,
+        source,
+        "--config.data.max_bad_fraction=0.5",
+    )
     assert "bad sample replaced: spoilt" in output
 
 
@@ -142,10 +184,21 @@ def trained(tmp_path_factory, small):
 
 @pytest.mark.full
 @pytest.mark.parametrize("sample", [(b"no picture at all", "a caption"), (png(9), "")])
-def test_a_bad_sample_is_left_out_of_an_evaluation_counted_and_named(trained, tar_of, tmp_path, sample, capsys):
+def test_a_bad_sample_is_left_out_of_an_evaluation_counted_and_named(
+    trained, tar_of, tmp_path, sample, capsys
+):
     """A score over part of a set is another score, and says so."""
     output = tmp_path / "scores.json"
-    assert evaluate.main([f"--workdir={trained}", f"--source=webdataset:{tar_of(spoilt=sample)}", f"--output={output}"]) == 0
+    assert (
+        evaluate.main(
+            [
+                f"--workdir={trained}",
+                f"--source=webdataset:{tar_of(spoilt=sample)}",
+                f"--output={output}",
+            ]
+        )
+        == 0
+    )
     assert "left out of the evaluation: spoilt: " in capsys.readouterr().err
     assert json.loads(output.read_text())["bad_examples"] == 1
 
@@ -153,29 +206,48 @@ def test_a_bad_sample_is_left_out_of_an_evaluation_counted_and_named(trained, ta
 def test_a_checkpoint_of_another_model_is_not_taken(refused, trained, tmp_path, small):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
-    message = refused(main.main, CONFIG, f"--workdir={workdir}", *small, "--config.model.embedding_dim=32", "--accept-changes")
+    message = refused(
+        main.main,
+        CONFIG,
+        f"--workdir={workdir}",
+        *small,
+        "--config.model.embedding_dim=32",
+        "--accept-changes",
+    )
     assert "is of another model" in message
-    assert sorted(path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "3"]
+    assert sorted(
+        path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()
+    ) == ["2", "3"]
 
 
-def test_too_little_disk_names_the_last_good_checkpoint(refused, trained, tmp_path, monkeypatch, small):
+def test_too_little_disk_names_the_last_good_checkpoint(
+    refused, trained, tmp_path, monkeypatch, small
+):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir)
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 1000, 1000))
     longer = [flag for flag in small if flag != "--config.steps=3"]
-    message = refused(main.main, CONFIG, f"--workdir={workdir}", *longer, "--config.steps=6", "--accept-changes")
+    message = refused(
+        main.main, CONFIG, f"--workdir={workdir}", *longer, "--config.steps=6", "--accept-changes"
+    )
     assert "not enough disk" in message
     assert f"{workdir}/checkpoints/3" in message
-    assert sorted(path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()) == ["2", "3"]
+    assert sorted(
+        path.name for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()
+    ) == ["2", "3"]
 
 
 def test_a_workdir_without_checkpoints_cannot_be_evaluated(refused, tmp_path):
-    assert str(tmp_path) in refused(evaluate.main, f"--workdir={tmp_path}", "--source=embedded:emoji/val_vendor")
+    assert str(tmp_path) in refused(
+        evaluate.main, f"--workdir={tmp_path}", "--source=embedded:emoji/val_vendor"
+    )
 
 
 def test_two_configs_do_not_mix_in_one_workdir(refused, trained, small):
-    message = refused(main.main, CONFIG, f"--workdir={trained}", *small, "--config.optimizer.learning_rate=0.5")
+    message = refused(
+        main.main, CONFIG, f"--workdir={trained}", *small, "--config.optimizer.learning_rate=0.5"
+    )
     assert "optimizer.learning_rate" in message
     assert "--accept-changes" in message
 
@@ -185,12 +257,18 @@ def test_a_config_of_before_a_key_was_there_is_no_other_config(tmp_path):
     write_config(str(tmp_path), config)
     path = tmp_path / "config.json"
     stored = json.loads(path.read_text())
-    del stored["pretrained"], stored["data"]["targets"], stored["evaluators"]["val_vendor"]["tasks"]["zero_shot"]["class_field"]
+    del (
+        stored["pretrained"],
+        stored["data"]["targets"],
+        stored["evaluators"]["val_vendor"]["tasks"]["zero_shot"]["class_field"],
+    )
     path.write_text(json.dumps(stored))
     assert not config_changes(str(tmp_path), config)
     stored["optimizer"]["learning_rate"] = 0.5
     path.write_text(json.dumps(stored))
-    assert config_changes(str(tmp_path), config) == [f"optimizer.learning_rate: 0.5 -> {config.optimizer.learning_rate}"]
+    assert config_changes(str(tmp_path), config) == [
+        f"optimizer.learning_rate: 0.5 -> {config.optimizer.learning_rate}"
+    ]
     stored["optimizer"]["momentun"] = 0.9  # what no config may say: compared as it stands
     path.write_text(json.dumps(stored))
     assert "optimizer.momentun: 0.9 -> '(absent)'" in config_changes(str(tmp_path), config)

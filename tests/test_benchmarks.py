@@ -23,14 +23,24 @@ def photographs(tmp_path_factory):
 
 def last_line(script, *arguments):
     command = [sys.executable, f"{ROOT}/benchmarks/{script}.py", *map(str, arguments)]
-    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
 def test_input_pipeline(photographs, tmp_path):
-    few = ["--samples=64", "--batch=16", "--batches=1", "--warm=1", "--rounds=1", "--workers=1", f"--folder={tmp_path}"]
+    few = [
+        "--samples=64",
+        "--batch=16",
+        "--batches=1",
+        "--warm=1",
+        "--rounds=1",
+        "--workers=1",
+        f"--folder={tmp_path}",
+    ]
     found = last_line("input_pipeline", f"--photographs={photographs}", *few)["1"]
     assert found["ours"]["shape"] == [16, 224, 224, 3]
     assert {"ours/decoder", "ours/pillow"} <= found.keys()
@@ -45,23 +55,39 @@ def test_image_decoding(photographs):
 @pytest.mark.slow
 def test_large_set(tmp_path):
     found = last_line("large_set", "--samples=20000", f"--folder={tmp_path}")
-    assert {kind: found[kind]["open"]["samples"] for kind in found} == {"webdataset": 20000, "arrayrecord": 20000, "jsonl": 20000}
+    assert {kind: found[kind]["open"]["samples"] for kind in found} == {
+        "webdataset": 20000,
+        "arrayrecord": 20000,
+        "jsonl": 20000,
+    }
 
 
 @pytest.mark.slow
 def test_accelerator_step():
-    found = last_line("accelerator_step", "--config=configs/clip_emoji.py:smoke", "--config.data.batch_size=8", "--steps=1")
+    found = last_line(
+        "accelerator_step",
+        "--config=configs/clip_emoji.py:smoke",
+        "--config.data.batch_size=8",
+        "--steps=1",
+    )
     assert found["batch"] == 8 and found["loss"] > 0
 
 
 @pytest.mark.slow
 def test_contrastive_memory():
-    found = last_line("contrastive_memory", "--platform=cpu", "--shapes=2,4", "--rows=16", "--width=16")
-    assert len(found["temporaries"]) == 6 and all(size > 0 for sizes in found["temporaries"].values() for size in sizes.values())
+    found = last_line(
+        "contrastive_memory", "--platform=cpu", "--shapes=2,4", "--rows=16", "--width=16"
+    )
+    assert len(found["temporaries"]) == 6 and all(
+        size > 0 for sizes in found["temporaries"].values() for size in sizes.values()
+    )
 
 
 @pytest.mark.slow
 def test_vqa_fusions(tmp_path):
     few = ["--config.steps=1", "--config.data.batch_size=8"]
     found = last_line("vqa_fusions", tmp_path, "--fusions=gated", *few)["gated"]
-    assert found["val_vendor/classification_samples"] == 4380 and found["val_vendor/classification_majority"] > 0.15
+    assert (
+        found["val_vendor/classification_samples"] == 4380
+        and found["val_vendor/classification_majority"] > 0.15
+    )

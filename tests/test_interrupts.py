@@ -1,5 +1,6 @@
-"""Ctrl-C, a closed terminal and a scheduler's SIGTERM: what is said at once, what is saved, and what is left behind. With real
-processes; how long anything takes is not tested."""
+"""Ctrl-C, a closed terminal and a scheduler's SIGTERM: what is said at once, what is saved, and
+what is left behind. With real processes; how long anything takes is not tested.
+"""
 
 import contextlib
 import json
@@ -33,7 +34,8 @@ SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
 
 
 def default_signals():
-    """What a shell's background ignores, and what nohup does, has its default again, as in a terminal."""
+    """What a shell's background ignores, and what nohup does, has its default again, as in a
+    terminal."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -41,19 +43,35 @@ def default_signals():
 def start(module, *arguments, **options):
     """An entry point in a process group of its own, as a terminal has it."""
     environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
-    return subprocess.Popen([sys.executable, "-m", f"vlp_jax.{module}", *arguments], cwd=ROOT, env=environment, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-                            **{"preexec_fn": default_signals, **options})
+    return subprocess.Popen(
+        [sys.executable, "-m", f"vlp_jax.{module}", *arguments],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **{"preexec_fn": default_signals, **options},
+    )
 
 
 @pytest.fixture
 def training(tiny, tmp_path):
-    """A run without an end, with two workers, that has made its first updates; killed where a test leaves it."""
+    """A run without an end, with two workers, that has made its first updates; killed where a test
+    leaves it."""
     started = []
-    workdir, plan = tmp_path / "run", ("steps=100000000", "checkpoint.every_steps=none", "data.workers=2", SYNTHETIC)
+    workdir, plan = (
+        tmp_path / "run",
+        ("steps=100000000", "checkpoint.every_steps=none", "data.workers=2", SYNTHETIC),
+    )
 
     def run():
-        process = start("main", f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={workdir}", *tiny(*plan))
+        process = start(
+            "main",
+            f"--config={ROOT}/configs/clip_emoji.py:smoke",
+            f"--workdir={workdir}",
+            *tiny(*plan),
+        )
         started.append(process)
         path = workdir / "metrics.jsonl"
         while process.poll() is None and not (path.exists() and path.read_text().count("\n") > 3):
@@ -68,16 +86,21 @@ def training(tiny, tmp_path):
 
 
 def shared_memory():
-    """The shared memory that no living process has: other tests, of this machine's other users too, come and go."""
+    """The shared memory that no living process has: other tests, of this machine's other users too,
+    come and go."""
     left = {name for name in os.listdir("/dev/shm") if name.startswith(("psm_", "sem.mp-", "pym-"))}
     for maps in pathlib.Path("/proc").glob("[0-9]*/maps"):
         with contextlib.suppress(OSError):  # a process that has ended meanwhile
-            left -= {name.removesuffix(" (deleted)") for name in re.findall(r"/dev/shm/(.*)", maps.read_text())}
+            left -= {
+                name.removesuffix(" (deleted)")
+                for name in re.findall(r"/dev/shm/(.*)", maps.read_text())
+            }
     return left
 
 
 def assert_nothing_left(before):
-    """Soon: the workers leave, and then Python's tracker removes what they had; other tests' processes may just be starting."""
+    """Soon: the workers leave, and then Python's tracker removes what they had; other tests'
+    processes may just be starting."""
     deadline = time.monotonic() + 60
     while shared_memory() - before and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -85,9 +108,17 @@ def assert_nothing_left(before):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status", "said"), [
-    (signal.SIGINT, 130, ["stopping after this step; again to stop now"]), (signal.SIGTERM, 143, []), (signal.SIGHUP, 129, [])])
-def test_a_signal_to_the_whole_group_saves_and_leaves_nothing_behind(training, number, status, said):
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [
+        (signal.SIGINT, 130, ["stopping after this step; again to stop now"]),
+        (signal.SIGTERM, 143, []),
+        (signal.SIGHUP, 129, []),
+    ],
+)
+def test_a_signal_to_the_whole_group_saves_and_leaves_nothing_behind(
+    training, number, status, said
+):
     before = shared_memory()
     process, workdir = training()
     os.killpg(process.pid, number)
@@ -109,7 +140,10 @@ def test_a_second_ctrl_c_ends_without_the_save(training):
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert (line + errors).splitlines() == ["stopping after this step; again to stop now", "stopped now, without a further save"]
+    assert (line + errors).splitlines() == [
+        "stopping after this step; again to stop now",
+        "stopped now, without a further save",
+    ]
     assert_nothing_left(before)
 
 
@@ -126,24 +160,50 @@ sys.meta_path.insert(0, Interrupts())
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize(("door", "while_importing"), [("main", "ml_collections"), ("main", "jax"), ("main", "orbax.checkpoint"),
-                                                       ("evaluate", "jax"), ("inspect", "flax"), ("prepare", "numpy")])
+@pytest.mark.parametrize(
+    ("door", "while_importing"),
+    [
+        ("main", "ml_collections"),
+        ("main", "jax"),
+        ("main", "orbax.checkpoint"),
+        ("evaluate", "jax"),
+        ("inspect", "flax"),
+        ("prepare", "numpy"),
+    ],
+)
 def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path, door, while_importing):
     """A module that is never found, while which the terminal sends its signal."""
     (tmp_path / "sitecustomize.py").write_text(IMPORTING.format(name=while_importing))
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
-    arguments = {"main": ("--config=clip_emoji:smoke", f"--workdir={tmp_path}/run"), "inspect": (f"--workdir={tmp_path}/run",)}
-    done = subprocess.run([sys.executable, "-m", f"vlp_jax.{door}", *arguments.get(door, ())], cwd=ROOT, env=environment, text=True,
-                          capture_output=True, start_new_session=True, timeout=120)
-    assert (done.returncode, done.stdout, own_lines(done.stderr)) == (130, "", ["interrupted"]), done.stderr
+    arguments = {
+        "main": ("--config=clip_emoji:smoke", f"--workdir={tmp_path}/run"),
+        "inspect": (f"--workdir={tmp_path}/run",),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", f"vlp_jax.{door}", *arguments.get(door, ())],
+        cwd=ROOT,
+        env=environment,
+        text=True,
+        capture_output=True,
+        start_new_session=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stdout, own_lines(done.stderr)) == (130, "", ["interrupted"]), (
+        done.stderr
+    )
 
 
 def test_an_answer_comes_while_the_main_thread_is_not_in_python(capfd):
     """`sleep` in C waits on after a signal whose handler is Python's, as a compilation does."""
-    code = ("import ctypes, os, signal, threading\nfrom vlp_jax.interrupts import leave_on_ctrl_c\nleave_on_ctrl_c()\n"
-            "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
-            "libc = ctypes.CDLL(None)\nwhile True: libc.usleep(900000000)\n")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=120)
+    code = (
+        "import ctypes, os, signal, threading\nfrom vlp_jax.interrupts import "
+        "leave_on_ctrl_c\nleave_on_ctrl_c()\n"
+        "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "libc = ctypes.CDLL(None)\nwhile True: libc.usleep(900000000)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=120
+    )
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
@@ -159,7 +219,8 @@ def test_a_keyboard_interrupt_through_a_door_is_one_line(monkeypatch, capsys):
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGHUP, 129), (signal.SIGTERM, 143)])
 def test_hangup_is_remembered_as_sigterm_is(number, status):
-    before = signal.signal(number, signal.SIG_DFL)  # nohup, under which tests may run, has it ignored
+    # nohup, under which tests may run, has it ignored
+    before = signal.signal(number, signal.SIG_DFL)
     try:
         with StopSignal() as stop:
             os.kill(os.getpid(), number)
@@ -180,10 +241,16 @@ def test_a_hangup_that_nohup_ignores_stays_ignored():
 
 # Open files
 
+
 @pytest.mark.full
 def test_workers_take_few_open_files_and_the_limit_is_raised_for_them(monkeypatch):
     preprocessor = Preprocessor(32, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
-    rows = TrainRows(open_mixture(TrainSourceConfig(source="synthetic:64")), preprocessor, AugmentationConfig(), 0)
+    rows = TrainRows(
+        open_mixture(TrainSourceConfig(source="synthetic:64")),
+        preprocessor,
+        AugmentationConfig(),
+        0,
+    )
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     before = len(os.listdir("/proc/self/fd"))
     resource.setrlimit(resource.RLIMIT_NOFILE, (before + 50, limits[1]))
@@ -193,7 +260,11 @@ def test_workers_take_few_open_files_and_the_limit_is_raised_for_them(monkeypatc
             next(batches)
         assert len(os.listdir("/proc/self/fd")) - before < 2 * worker_processes.FILES_OF_A_WORKER
         assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > before + 50
-        workers = [child.pid for child in psutil.Process().children() if "multiprocessing.spawn" in " ".join(child.cmdline())]
+        workers = [
+            child.pid
+            for child in psutil.Process().children()
+            if "multiprocessing.spawn" in " ".join(child.cmdline())
+        ]
         assert len(workers) == 2
         for number in workers:
             status = pathlib.Path(f"/proc/{number}/status").read_text()
@@ -206,5 +277,9 @@ def test_workers_take_few_open_files_and_the_limit_is_raised_for_them(monkeypatc
 
 def test_more_workers_than_the_hard_limit_allows_are_refused(monkeypatch):
     monkeypatch.setattr(resource, "getrlimit", lambda which: (256, 300))
-    with pytest.raises(ConfigError, match=r"data.workers: 16 workers need up to 832 open files, and this process may have 300"):
+    with pytest.raises(
+        ConfigError,
+        match=r"data.workers: 16 workers need up to 832 open files, "
+        r"and this process may have 300",
+    ):
         worker_processes.allow_open_files(16, batches=6, least=1, most=12)

@@ -18,16 +18,30 @@ from vlp_jax.command_line import give_devices_threads
 from vlp_jax.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).parents[1]
-SMALL = ["--config.steps=12", "--config.log_every=1", "--config.checkpoint.every_steps=3", "--config.data.batch_size=16",
-         "--config.evaluators={}",
-         # what compiles in seconds; test_stops.py takes the experiment as it is
-         "--config.model.image.stem=patch", "--config.model.image.stem_channels=()", "--config.model.image.stem_strides=()",
-         "--config.optimizer.kind=adamw"]
+SMALL = [
+    "--config.steps=12",
+    "--config.log_every=1",
+    "--config.checkpoint.every_steps=3",
+    "--config.data.batch_size=16",
+    "--config.evaluators={}",
+    # what compiles in seconds; test_stops.py takes the experiment as it is
+    "--config.model.image.stem=patch",
+    "--config.model.image.stem_channels=()",
+    "--config.model.image.stem_strides=()",
+    "--config.optimizer.kind=adamw",
+]
 
 
 def command(workdir, *overrides):
-    return [sys.executable, "-m", "vlp_jax.main", f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={workdir}",
-            *SMALL, *overrides]
+    return [
+        sys.executable,
+        "-m",
+        "vlp_jax.main",
+        f"--config={ROOT}/configs/clip_emoji.py:smoke",
+        f"--workdir={workdir}",
+        *SMALL,
+        *overrides,
+    ]
 
 
 def environment(devices=1):
@@ -35,7 +49,9 @@ def environment(devices=1):
 
 
 def run(*arguments, devices=1):
-    return subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT, env=environment(devices))
+    return subprocess.run(
+        arguments, capture_output=True, text=True, cwd=ROOT, env=environment(devices)
+    )
 
 
 def rows(workdir):
@@ -65,8 +81,9 @@ def test_every_step_has_one_row(unbroken):
 @pytest.mark.variants
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_stopped_run_goes_on_bit_for_bit(unbroken, tmp_path, number):
-    process = subprocess.Popen(command(tmp_path / "run"), cwd=ROOT, stdout=subprocess.PIPE, text=True,
-                               env=environment())
+    process = subprocess.Popen(
+        command(tmp_path / "run"), cwd=ROOT, stdout=subprocess.PIPE, text=True, env=environment()
+    )
     while process.poll() is None and not (tmp_path / "run/checkpoints/3").exists():
         time.sleep(0.02)
     process.send_signal(number)
@@ -84,7 +101,10 @@ def test_a_stopped_run_goes_on_bit_for_bit(unbroken, tmp_path, number):
 def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before(unbroken, tmp_path):
     workdir = tmp_path / "run"
     assert run("cp", "-r", str(unbroken[0]), str(workdir)).returncode == 0
-    largest = max((workdir / "checkpoints/12").rglob("*"), key=lambda path: path.stat().st_size if path.is_file() else -1)
+    largest = max(
+        (workdir / "checkpoints/12").rglob("*"),
+        key=lambda path: path.stat().st_size if path.is_file() else -1,
+    )
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 0xFF
     largest.write_bytes(content)
@@ -100,7 +120,14 @@ def test_a_run_goes_on_with_other_workers_bit_for_bit(unbroken, tmp_path):
     workdir = tmp_path / "run"
     assert run("cp", "-r", str(unbroken[0]), str(workdir)).returncode == 0
     assert run("rm", "-r", str(workdir / "checkpoints/12")).returncode == 0
-    result = run(*command(workdir, "--config.data.workers=2", "--config.data.threads=1", "--config.data.prefetch=1"))
+    result = run(
+        *command(
+            workdir,
+            "--config.data.workers=2",
+            "--config.data.threads=1",
+            "--config.data.prefetch=1",
+        )
+    )
     assert result.returncode == 0, result.stderr
     assert "resumed from step 9" in result.stdout
     assert losses(workdir) == losses(unbroken[0])
@@ -112,7 +139,9 @@ def test_one_device_and_eight_give_the_same_first_losses(unbroken, tmp_path):
     result = run(*command(tmp_path / "run"), devices=8)
     assert result.returncode == 0, result.stderr
     one, eight = losses(unbroken[0]), losses(tmp_path / "run")
-    np.testing.assert_allclose([eight[step] for step in range(1, 6)], [one[step] for step in range(1, 6)], rtol=1e-5)
+    np.testing.assert_allclose(
+        [eight[step] for step in range(1, 6)], [one[step] for step in range(1, 6)], rtol=1e-5
+    )
 
 
 @pytest.mark.full
@@ -123,12 +152,15 @@ def test_a_changed_config_is_refused_and_named(unbroken):
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize(("override", "message"), [
-    ("--config.data.batch_size=12", "is given twice"),
-    ("--config.data.train.source=webdataset:/nowhere/{0..3}.tar", "data error"),
-    ("--config.data.text.tokenizer=/nowhere", "'/nowhere' is not there"),
-    ("--config.mesh.data=3", "mesh error"),
-])
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.data.batch_size=12", "is given twice"),
+        ("--config.data.train.source=webdataset:/nowhere/{0..3}.tar", "data error"),
+        ("--config.data.text.tokenizer=/nowhere", "'/nowhere' is not there"),
+        ("--config.mesh.data=3", "mesh error"),
+    ],
+)
 def test_what_cannot_work_is_one_line_and_status_2(tmp_path, override, message):
     result = run(*command(tmp_path / "run", override))
     assert result.returncode == 2
@@ -143,27 +175,44 @@ def test_a_trained_model_embeds_pictures_and_captions(unbroken):
     picture = np.zeros((40, 30, 3), np.uint8)
     arrays = preprocess(images=[picture], texts=["red apple", ""])
     image, text = model.embed(params, **arrays)
-    np.testing.assert_allclose(np.linalg.norm(np.concatenate([image, text]), axis=1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(np.concatenate([image, text]), axis=1), 1.0, rtol=1e-5
+    )
     np.testing.assert_array_equal(model.embed(params, text=arrays["text"])[1], text)
 
 
 @pytest.mark.full
 def test_evaluate_and_inspect_read_a_run(unbroken, tmp_path):
     output = tmp_path / "metrics.json"
-    result = run(sys.executable, "-m", "vlp_jax.evaluate", f"--workdir={unbroken[0]}", "--source=embedded:emoji/val_concept",
-                 f"--output={output}", devices=2)
+    result = run(
+        sys.executable,
+        "-m",
+        "vlp_jax.evaluate",
+        f"--workdir={unbroken[0]}",
+        "--source=embedded:emoji/val_concept",
+        f"--output={output}",
+        devices=2,
+    )
     assert result.returncode == 0, result.stderr
     assert json.loads(output.read_text())["images"] == 1494
     result = run(sys.executable, "-m", "vlp_jax.inspect", f"--workdir={unbroken[0]}")
     assert result.stdout.splitlines()[-1].startswith("total")
 
 
-@pytest.mark.parametrize("flags, given, threads", [
-    ("--xla_a=b --xla_force_host_platform_device_count=8", None, str(64 + os.cpu_count())),
-    ("--xla_force_host_platform_device_count=4 --xla_force_host_platform_device_count=2", None, str(16 + os.cpu_count())),
-    ("--xla_force_host_platform_device_count=8", "12", "12"),
-    ("--xla_force_host_platform_device_count=1", None, None),
-    ("", None, None)])
+@pytest.mark.parametrize(
+    "flags, given, threads",
+    [
+        ("--xla_a=b --xla_force_host_platform_device_count=8", None, str(64 + os.cpu_count())),
+        (
+            "--xla_force_host_platform_device_count=4 --xla_force_host_platform_device_count=2",
+            None,
+            str(16 + os.cpu_count()),
+        ),
+        ("--xla_force_host_platform_device_count=8", "12", "12"),
+        ("--xla_force_host_platform_device_count=1", None, None),
+        ("", None, None),
+    ],
+)
 def test_devices_of_one_cpu_have_threads_to_wait_in(monkeypatch, flags, given, threads):
     monkeypatch.setenv("XLA_FLAGS", flags)
     monkeypatch.setenv("PJRT_NPROC", given or "")
@@ -175,8 +224,15 @@ def test_devices_of_one_cpu_have_threads_to_wait_in(monkeypatch, flags, given, t
 
 @pytest.mark.slow
 def test_the_smoke_run_learns_something(tmp_path):
-    """As README states: of its 42 steps remains a recall@10 of over twice chance, on a vendor that was never trained on."""
-    done = run(sys.executable, "-m", "vlp_jax.main", "--config=clip_emoji:smoke", f"--workdir={tmp_path}/run")
+    """As README states: of its 42 steps remains a recall@10 of over twice chance, on a vendor that
+    was never trained on."""
+    done = run(
+        sys.executable,
+        "-m",
+        "vlp_jax.main",
+        "--config=clip_emoji:smoke",
+        f"--workdir={tmp_path}/run",
+    )
     assert done.returncode == 0, done.stderr
     measured = rows(tmp_path / "run")[-1]
     chance = 10 / measured["val_vendor/images"]
@@ -184,12 +240,33 @@ def test_the_smoke_run_learns_something(tmp_path):
     assert measured["val_vendor/image_to_text_recall@10"] > 2 * chance
 
 
-@pytest.mark.parametrize(("pattern", "found", "absent"), [
-    ("optimizer.learning*", ["  optimizer.learning_rate: float; default 0.001; at least 0"], ["optimizer.frozen"]),
-    ("decay_coupling", ["optimizer.decay_coupling: one of 'learning_rate', 'schedule'; default 'learning_rate'",
-                        "      The factor of weight decay."], ["clip_norm"]),
-    ("data.text.*", ["data.text: Conversion of a caption to token ids.", "  data.text.start_token: str or None; default '<start>'"],
-     [])])
+@pytest.mark.parametrize(
+    ("pattern", "found", "absent"),
+    [
+        (
+            "optimizer.learning*",
+            ["  optimizer.learning_rate: float; default 0.001; at least 0"],
+            ["optimizer.frozen"],
+        ),
+        (
+            "decay_coupling",
+            [
+                "optimizer.decay_coupling: one of 'learning_rate', 'schedule'; default "
+                "'learning_rate'",
+                "      The factor of weight decay.",
+            ],
+            ["clip_norm"],
+        ),
+        (
+            "data.text.*",
+            [
+                "data.text: Conversion of a caption to token ids.",
+                "  data.text.start_token: str or None; default '<start>'",
+            ],
+            [],
+        ),
+    ],
+)
 def test_inspect_prints_the_keys_that_match(capsys, pattern, found, absent):
     assert inspect.main(["--keys", pattern]) == 0
     text = capsys.readouterr().out
@@ -199,7 +276,11 @@ def test_inspect_prints_the_keys_that_match(capsys, pattern, found, absent):
 def test_inspect_prints_all_keys_and_names_a_pattern_without_any(capsys):
     assert inspect.main(["--keys"]) == 0
     text = capsys.readouterr().out
-    assert "model.image, kind vgg: " in text and "objectives.NAME, kind siglip: " in text and "the config itself: " in text
+    assert (
+        "model.image, kind vgg: " in text
+        and ("objectives.NAME, kind siglip: ") in text
+        and "the config itself: " in text
+    )
     with pytest.raises(ConfigError, match="--keys: no key matches 'learning_rat_'"):
         inspect.main(["--keys", "learning_rat_"])
 

@@ -25,8 +25,12 @@ def test_the_document_is_what_the_script_writes(tables, monkeypatch):
 
 
 def test_each_difference_from_the_authors_code_is_in_the_recipe_s_docstring(tables):
-    missing = [f"{name}: {row.name}: {row.ours!r}, there {row.code!r}: {row.key!r}" for facts, name, rows in tables for row in rows
-               if row.differs and (not row.key or row.key not in make_recipes.docstrings(facts, name))]
+    missing = [
+        (f"{name}: {row.name}: {row.ours!r}, there {row.code!r}: {row.key!r}")
+        for facts, name, rows in tables
+        for row in rows
+        if row.differs and (not row.key or row.key not in make_recipes.docstrings(facts, name))
+    ]
     assert not missing, "\n".join(missing)
 
 
@@ -37,7 +41,9 @@ def test_each_recipe_has_a_table_or_a_reason_for_none(tables):
 
 def test_facts_are_of_rows_that_there_are(tables):
     for facts, _, _ in tables:
-        names = set(facts["rows"]) | {row for only in facts.get("only", {}).values() for row in only}
+        names = set(facts["rows"]) | {
+            row for only in facts.get("only", {}).values() for row in only
+        }
         assert names <= set(recipe_values.NAMES), names
 
 

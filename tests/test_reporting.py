@@ -1,4 +1,5 @@
-"""Messages: where they go, what -q and -v change, the live line of a terminal, and programs with handlers of their own."""
+"""Messages: where they go, what -q and -v change, the live line of a terminal, and programs with
+handlers of their own."""
 
 import io
 import logging
@@ -9,7 +10,15 @@ import pytest
 from vlp_jax import reporting
 from vlp_jax.command_line import Flags
 from vlp_jax.errors import ConfigError
-from vlp_jax.reporting import detail, finish_live_line, live_line, remark, report, set_verbosity, warn
+from vlp_jax.reporting import (
+    detail,
+    finish_live_line,
+    live_line,
+    remark,
+    report,
+    set_verbosity,
+    warn,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -26,8 +35,15 @@ def say():
     warn("look out")
 
 
-@pytest.mark.parametrize(("flags", "out"), [([], "a fact\nwarning: look out\n"), (["-v"], "a detail\na fact\nwarning: look out\n"),
-                                            (["-q"], "warning: look out\n"), (["--quiet"], "warning: look out\n")])
+@pytest.mark.parametrize(
+    ("flags", "out"),
+    [
+        ([], "a fact\nwarning: look out\n"),
+        (["-v"], "a detail\na fact\nwarning: look out\n"),
+        (["-q"], "warning: look out\n"),
+        (["--quiet"], "warning: look out\n"),
+    ],
+)
 def test_verbosity_is_chosen_by_flags_of_every_entry_point(capsys, flags, out):
     Flags(prog="any").parse_with_overrides(flags)
     say()
@@ -54,7 +70,9 @@ def test_a_message_is_printed_above_the_live_line(monkeypatch):
     finish_live_line()
     report("end")
     clear = reporting.CLEAR
-    assert screen.getvalue() == f"{clear}step 1{clear}step 2{clear}warning: slow\n{clear}step 2\nend\n"
+    assert screen.getvalue() == (
+        f"{clear}step 1{clear}step 2{clear}warning: slow\n{clear}step 2\nend\n"
+    )
 
 
 def test_without_a_terminal_and_when_quiet_there_is_no_live_line(capsys, monkeypatch):

@@ -29,10 +29,30 @@ if TYPE_CHECKING:
     from vlp_jax.loading import load as load
     from vlp_jax.main import train as train
 
-__all__ = ["Model", "Preprocessor", "config", "create_model", "data", "list_models", "load", "losses", "models", "run_evaluation",
-           "train"]
-_PLACES = {"Model": "vlp_jax.loading:Model", "Preprocessor": "vlp_jax.data.preprocessor:Preprocessor", "config": "vlp_jax.config",
-           "create_model": "vlp_jax.loading:create_model", "data": "vlp_jax.data",
-           "list_models": "vlp_jax.config.load:list_models", "load": "vlp_jax.loading:load", "losses": "vlp_jax.losses",
-           "models": "vlp_jax.models", "run_evaluation": "vlp_jax.evaluate:run_evaluation", "train": "vlp_jax.main:train"}
+__all__ = [
+    "Model",
+    "Preprocessor",
+    "config",
+    "create_model",
+    "data",
+    "list_models",
+    "load",
+    "losses",
+    "models",
+    "run_evaluation",
+    "train",
+]
+_PLACES = {
+    "Model": "vlp_jax.loading:Model",
+    "Preprocessor": "vlp_jax.data.preprocessor:Preprocessor",
+    "config": "vlp_jax.config",
+    "create_model": "vlp_jax.loading:create_model",
+    "data": "vlp_jax.data",
+    "list_models": "vlp_jax.config.load:list_models",
+    "load": "vlp_jax.loading:load",
+    "losses": "vlp_jax.losses",
+    "models": "vlp_jax.models",
+    "run_evaluation": "vlp_jax.evaluate:run_evaluation",
+    "train": "vlp_jax.main:train",
+}
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -18,7 +18,8 @@ from vlp_jax.interrupts import CTRL_C
 from vlp_jax.printing import safe_print as print
 from vlp_jax.reporting import set_verbosity
 
-if TYPE_CHECKING:  # modules that need JAX, which reads its environment variables when it is imported
+# modules that need JAX, which reads its environment variables when it is imported
+if TYPE_CHECKING:
     from vlp_jax.distributed.processes import HostsConfig
 
 
@@ -29,14 +30,21 @@ class Flags(argparse.ArgumentParser):
     """
 
     def __init__(self, **options):
-        super().__init__(allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        super().__init__(
+            allow_abbrev=False, formatter_class=argparse.RawDescriptionHelpFormatter, **options
+        )
         verbosity = self.add_mutually_exclusive_group()
         verbosity.add_argument("-v", "--verbose", action="store_true", help="report details, too")
-        verbosity.add_argument("-q", "--quiet", action="store_true", help="print warnings and results only")
+        verbosity.add_argument(
+            "-q", "--quiet", action="store_true", help="print warnings and results only"
+        )
 
     def error(self, message: str) -> NoReturn:
         """Raises the ConfigError for a command line that cannot be parsed."""
-        raise ConfigError(f"{message}; see python -m vlp_jax.{os.path.basename(self.prog).removesuffix('.py')} --help")
+        raise ConfigError(
+            f"{message}; see python -m "
+            f"vlp_jax.{os.path.basename(self.prog).removesuffix('.py')} --help"
+        )
 
     def parse(self, arguments: Sequence[str], repeatable: Sequence[str] = ()) -> argparse.Namespace:
         """The parsed flags.
@@ -50,7 +58,9 @@ class Flags(argparse.ArgumentParser):
         set_verbosity(quiet=given.quiet, verbose=given.verbose)
         return given
 
-    def parse_with_overrides(self, arguments: Sequence[str]) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
+    def parse_with_overrides(
+        self, arguments: Sequence[str]
+    ) -> tuple[argparse.Namespace, list[tuple[str, str]]]:
         """The parsed flags, and the (dotted key, text) pairs of `--config.KEY=VALUE` in order.
 
         Raises:
@@ -60,7 +70,10 @@ class Flags(argparse.ArgumentParser):
         rest, overrides = split_overrides(arguments)
         given, unknown = self.parse_known_args(rest)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(flag + flag_suggestion(flag, root_section()) for flag in unknown)}")
+            self.error(
+                "unrecognized arguments: "
+                f"{' '.join(flag + flag_suggestion(flag, root_section()) for flag in unknown)}"
+            )
         set_verbosity(quiet=given.quiet, verbose=given.verbose)
         return given, overrides
 
@@ -70,8 +83,14 @@ def add_host_flags(flags: argparse.ArgumentParser) -> None:
 
     They are not needed in Slurm, on TPUs and in a Kubernetes job.
     """
-    flags.add_argument("--coordinator", help="HOST:PORT of process 0, where several hosts train together")
-    flags.add_argument("--num-processes", type=int, help="how many processes; 1: this one alone, whatever the cluster says")
+    flags.add_argument(
+        "--coordinator", help="HOST:PORT of process 0, where several hosts train together"
+    )
+    flags.add_argument(
+        "--num-processes",
+        type=int,
+        help="how many processes; 1: this one alone, whatever the cluster says",
+    )
     flags.add_argument("--process-id", type=int, help="which of them this is, from 0")
 
 
@@ -87,8 +106,11 @@ def check_given_once(arguments: Sequence[str], repeatable: Sequence[str] = ()) -
         if not argument.startswith("--"):
             continue
         if name in seen and name not in repeatable:
-            raise ConfigError(f"{name} is given twice; if its value has braces, quote it so that the shell does not expand "
-                              f"it: '{name}=webdataset:/data/{{000000..000331}}.tar'")
+            raise ConfigError(
+                f"{name} is given twice; if its value has braces, quote it so that "
+                "the shell does not expand it: "
+                f"'{name}=webdataset:/data/{{000000..000331}}.tar'"
+            )
         seen.add(name)
 
 
@@ -166,7 +188,9 @@ def quiet_libraries() -> None:
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     report = sys.unraisablehook
-    sys.unraisablehook = lambda raised: None if str(raised.exc_value) == "Event loop is closed" else report(raised)
+    sys.unraisablehook = lambda raised: (
+        None if str(raised.exc_value) == "Event loop is closed" else report(raised)
+    )
 
 
 def give_devices_threads() -> None:
@@ -179,7 +203,9 @@ def give_devices_threads() -> None:
     creates only as many threads as devices: eight waited for a ninth without end. PJRT_NPROC, if
     given, stays unchanged.
     """
-    counts = re.findall(r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    counts = re.findall(
+        r"--xla_force_host_platform_device_count=(\d+)", os.environ.get("XLA_FLAGS", "")
+    )
     if counts and int(counts[-1]) > 1:
         os.environ.setdefault("PJRT_NPROC", str(8 * int(counts[-1]) + (os.cpu_count() or 1)))
 
@@ -189,17 +215,25 @@ def use_compilation_cache() -> None:
 
     A folder that is already set in `jax.config` stays.
     """
-    import jax  # imported here, as entry points without JAX have worker processes that would import it too
+    # imported here, as entry points without JAX have worker processes that would import it too
+    import jax
 
-    if not (os.environ.get("JAX_COMPILATION_CACHE_DIR") or getattr(jax.config, "jax_compilation_cache_dir", None)):
-        cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    if not (
+        os.environ.get("JAX_COMPILATION_CACHE_DIR")
+        or getattr(jax.config, "jax_compilation_cache_dir", None)
+    ):
+        cache_home = os.environ.get("XDG_CACHE_HOME") or os.path.join(
+            os.path.expanduser("~"), ".cache"
+        )
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache_home, "vlp_jax"))
 
 
 @contextlib.contextmanager
-def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *,
-              heeds_signals: bool = False) -> Generator[None, None, None]:
-    """A context in which all processes are connected, devices have their threads, and compiled programs are kept.
+def connected(
+    hosts: "HostsConfig", given: argparse.Namespace | None = None, *, heeds_signals: bool = False
+) -> Generator[None, None, None]:
+    """A context in which all processes are connected, devices have their threads, and compiled
+    programs are kept.
 
     Args:
       hosts: the hosts section of the config.
@@ -209,11 +243,16 @@ def connected(hosts: "HostsConfig", given: argparse.Namespace | None = None, *,
       ConfigError: as `find_launch`.
       HostError: as `joined`.
     """
-    from vlp_jax.distributed.cluster_detection import find_launch  # imported here, as in `use_compilation_cache`
+    # imported here, as in `use_compilation_cache`
+    from vlp_jax.distributed.cluster_detection import find_launch
     from vlp_jax.distributed.processes import joined
 
     give_devices_threads()
-    flags = (None, None, None) if given is None else (given.coordinator, given.num_processes, given.process_id)
+    flags = (
+        (None, None, None)
+        if given is None
+        else (given.coordinator, given.num_processes, given.process_id)
+    )
     with joined(find_launch(*flags, hosts.initialization_seconds), hosts, heeds_signals):
         use_compilation_cache()
         yield

@@ -1,14 +1,19 @@
-"""Errors that a user can fix. Every entry point prints one line for them and exits with their status.
+"""Errors that a user can fix.
+
+Every entry point prints one line for them and exits with their status.
 
 Exit statuses of all entry points, which the launchers read:
   0    finished.
-  2    an error that a restart would not fix: a config, data, a damaged checkpoint, processes that differ.
-  75   a transient failure (sysexits' EX_TEMPFAIL): a process is missing or lost, a wait between processes timed out, the
-       storage did not answer, another run holds the workdir, a hang with `watchdog.exit`. The same command resumes from
-       the last checkpoint.
-  130  Ctrl-C, with a checkpoint or, before the first update or pressed twice, without. 128 + N after signal N with a
+  2    an error that a restart would not fix: a config, data, a damaged checkpoint, processes that
+       differ.
+  75   a transient failure (sysexits' EX_TEMPFAIL): a process is missing or lost, a wait between
+       processes timed out, the storage did not answer, another run holds the workdir, a hang with
+       `watchdog.exit`. The same command resumes from the last checkpoint.
+  130  Ctrl-C, with a checkpoint or, before the first update or pressed twice, without. 128 + N
+       after signal N with a
        checkpoint: 143 for SIGTERM, 129 for SIGHUP.
-  1    a bug, with a traceback. All processes of a run exit with the status of the one that failed first.
+  1    a bug, with a traceback. All processes of a run exit with the status of the one that failed
+       first.
 """
 
 import errno
@@ -18,12 +23,22 @@ from vlp_jax.printing import printable
 FOR_GOOD, PASSING = 2, 75
 
 # {error of the operating system: remedy}. Any other OSError may be a bug, and keeps its traceback.
-REFUSALS = {errno.EACCES: "give this user the permission", errno.EPERM: "give this user the permission",
-            errno.EROFS: "choose another place", errno.ENOTDIR: "choose another place", errno.EISDIR: "choose another place",
-            errno.ENAMETOOLONG: "choose a shorter name", errno.ELOOP: "correct the links",
-            errno.ENOSPC: "free some space", errno.EDQUOT: "free some space, or ask for more", errno.EFBIG: "a higher ulimit -f",
-            errno.EMFILE: "fewer data.workers, or a higher ulimit -n", errno.ENFILE: "close other programs",
-            errno.ENOMEM: "free some memory", errno.EIO: "the device fails: see the system's log"}
+REFUSALS = {
+    errno.EACCES: ("give this user the permission"),
+    errno.EPERM: "give this user the permission",
+    errno.EROFS: "choose another place",
+    errno.ENOTDIR: "choose another place",
+    errno.EISDIR: "choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "correct the links",
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: ("free some space, or ask for more"),
+    errno.EFBIG: "a higher ulimit -f",
+    errno.EMFILE: ("fewer data.workers, or a higher ulimit -n"),
+    errno.ENFILE: "close other programs",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "the device fails: see the system's log",
+}
 
 
 class UserError(Exception):
@@ -135,11 +150,15 @@ def user_error_of(error: BaseException) -> UserError | None:
         place = f"{error.filename}: " if error.filename else ""
         return SystemRefusal(f"{place}{error.strerror}; {REFUSALS[error.errno]}")
     if is_out_of_memory(error):
-        return SystemRefusal(f"out of memory: {(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}")
+        return SystemRefusal(
+            f"out of memory: {(str(error).strip().splitlines() or [type(error).__name__])[0][:200]}"
+        )
     return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is an out-of-memory error of Python, NumPy or XLA."""
-    return isinstance(error, MemoryError) or (type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
-                                              and ("RESOURCE_EXHAUSTED" in str(error) or "bad_alloc" in str(error)))
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
+        and ("RESOURCE_EXHAUSTED" in str(error) or "bad_alloc" in str(error))
+    )

@@ -1,7 +1,9 @@
-"""Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR '--source=webdataset:/path/{000000..000003}.tar'`.
+"""Evaluate a checkpoint: `python -m vlp_jax.evaluate --workdir=DIR
+'--source=webdataset:/path/{000000..000003}.tar'`.
 
-Zero-shot as CLIP on ImageNet: --evaluators=zero_shot --templates=imagenet --class-names=imagenet. Or with your own prompts:
---templates='a photo of a {}.' --templates='a drawing of a {}.', or files with one prompt per line.
+Zero-shot as CLIP on ImageNet: --evaluators=zero_shot --templates=imagenet --class-names=imagenet.
+Or with your own prompts: --templates='a photo of a {}.' --templates='a drawing of a {}.', or files
+with one prompt per line.
 """
 
 import argparse
@@ -53,12 +55,24 @@ def main(arguments: list[str]) -> int:
     flags = Flags(prog="evaluate", description=__doc__)
     flags.add_argument("--workdir", required=True, help="a run's folder")
     flags.add_argument("--step", type=int, help="which checkpoint; the newest by default")
-    flags.add_argument("--ema", choices=("auto", "yes", "no"), default="auto", help="averaged parameters; auto: if there are any")
+    flags.add_argument(
+        "--ema",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="averaged parameters; auto: if there are any",
+    )
     flags.add_argument("--source", required=True, help="KIND:PATTERN, quoted where it has braces")
-    flags.add_argument("--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}")
+    flags.add_argument(
+        "--evaluators", default="retrieval", help=f"comma-separated: {', '.join(TASKS)}"
+    )
     add_evaluator_flags(flags)
-    flags.add_argument("--components", default="", help="comma-separated modules of your own that may be imported, where the "
-                       "checkpoint's config names classes of them")
+    flags.add_argument(
+        "--components",
+        default="",
+        help="comma-separated modules of your own that "
+        "may be imported, where the "
+        "checkpoint's config names classes of them",
+    )
     flags.add_argument("--output", help="a JSON file to write")
     add_host_flags(flags)
     given = flags.parse(arguments, REPEATABLE)
@@ -74,17 +88,34 @@ def evaluate(given: argparse.Namespace) -> None:
     check_output(given.output)
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
     components = tuple(name for name in given.components.split(",") if name)
-    results = evaluate_checkpoint(given.workdir, given.source, tasks, given_settings(given), step=given.step, ema=ema, names=FLAGS,
-                                  components=components)
+    results = evaluate_checkpoint(
+        given.workdir,
+        given.source,
+        tasks,
+        given_settings(given),
+        step=given.step,
+        ema=ema,
+        names=FLAGS,
+        components=components,
+    )
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_primary_process():
         write_atomically(given.output, text + "\n")
 
 
-def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequence[str] = ("retrieval",), step: int | None = None,
-                   ema: bool | None = None, components: Sequence[str] = (), **settings: Any) -> dict[str, float | str]:
-    """The metrics of a checkpoint on an evaluation set, as the entry point `vlp_jax.evaluate` prints them.
+def run_evaluation(
+    workdir: str | os.PathLike,
+    *,
+    source: str,
+    tasks: str | Sequence[str] = ("retrieval",),
+    step: int | None = None,
+    ema: bool | None = None,
+    components: Sequence[str] = (),
+    **settings: Any,
+) -> dict[str, float | str]:
+    """The metrics of a checkpoint on an evaluation set, as the entry point `vlp_jax.evaluate`
+    prints them.
 
     Args:
       workdir: the workdir of the run.
@@ -105,14 +136,32 @@ def run_evaluation(workdir: str | os.PathLike, *, source: str, tasks: str | Sequ
     chosen = check_tasks([tasks] if isinstance(tasks, str) else tasks, KEYWORDS["tasks"])
     checked = checked_settings(settings)
     with connected(HostsConfig()):
-        return evaluate_checkpoint(os.fspath(workdir), source, chosen, checked, step=step, ema=ema, names=KEYWORDS,
-                                   components=components)
+        return evaluate_checkpoint(
+            os.fspath(workdir),
+            source,
+            chosen,
+            checked,
+            step=step,
+            ema=ema,
+            names=KEYWORDS,
+            components=components,
+        )
 
 
-def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], settings: Mapping[str, Any], *, step: int | None,
-                        ema: bool | None, names: Mapping[str, str], components: Sequence[str]) -> dict[str, float | str]:
+def evaluate_checkpoint(
+    workdir: str,
+    source: str,
+    tasks: tuple[str, ...],
+    settings: Mapping[str, Any],
+    *,
+    step: int | None,
+    ema: bool | None,
+    names: Mapping[str, str],
+    components: Sequence[str],
+) -> dict[str, float | str]:
     """`run_evaluation`, in the connected processes; `names` as in `build_evaluator`."""
-    step = broadcast_from_primary("--workdir", lambda: find_step(workdir, step))  # a run in progress may save more
+    # a run in progress may save more
+    step = broadcast_from_primary("--workdir", lambda: find_step(workdir, step))
     config = restore_config(workdir, step, allowed=components)
     spec = build_evaluator(source, tasks, settings, config, names)
     layout = evaluation_layout(config.mesh)
@@ -121,8 +170,16 @@ def evaluate_checkpoint(workdir: str, source: str, tasks: tuple[str, ...], setti
     check_all_agree("evaluation set", len(data))
     predictor = build_predictor(model.module, preprocessor, layout)
     heads = build_heads(model.module, predictor, restore_targets(workdir, step), layout)
-    context = TaskContext(data, predictor, variables, spec.batch_size, model.config.data.threads,
-                          build_text_generator(model.module, predictor, layout), heads, class_descriptions(workdir, step))
+    context = TaskContext(
+        data,
+        predictor,
+        variables,
+        spec.batch_size,
+        model.config.data.threads,
+        build_text_generator(model.module, predictor, layout),
+        heads,
+        class_descriptions(workdir, step),
+    )
     return evaluate_readable(spec, context)[1]
 
 
@@ -141,7 +198,11 @@ def evaluation_layout(config: MeshConfig) -> Layout:
     except (ConfigError, MeshError) as error:
         reason = error.args[0]
     mesh = build_mesh(MeshConfig())
-    print(f"evaluated with all parameters on each device, {shown(mesh.shape.values())}, not as trained: {reason}", file=sys.stderr)
+    print(
+        f"evaluated with all parameters on each device, {shown(mesh.shape.values())}, not as "
+        f"trained: {reason}",
+        file=sys.stderr,
+    )
     return build_layout(MeshConfig(), mesh)
 
 
@@ -168,8 +229,11 @@ def check_output(path: str | None) -> None:
     """
     folder = os.path.dirname(os.path.abspath(path or "."))
     if path and (not os.path.isdir(folder) or os.path.isdir(path)):
-        raise ConfigError(f"--output: {path} cannot be written: {folder if not os.path.isdir(folder) else path} is "
-                          f"{'no folder' if not os.path.isdir(folder) else 'a folder'}")
+        raise ConfigError(
+            f"--output: {path} cannot be written: "
+            f"{folder if not os.path.isdir(folder) else path} is "
+            f"{'no folder' if not os.path.isdir(folder) else 'a folder'}"
+        )
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ BATCH_SIZE = 256
 
 
 def tasks_of_settings() -> dict[str, list[str]]:
-    """{setting: the kinds of tasks that have it}, also of the batch size, which is for all of them."""
+    """{setting: the kinds of tasks that have it}, also of the batch size, which is for all of
+    them."""
     found: dict[str, list[str]] = {"batch_size": []}
     for kind, task in TaskConfig.kinds.items():
         for field in dataclasses.fields(task):
@@ -33,7 +34,8 @@ def tasks_of_settings() -> dict[str, list[str]]:
 
 SETTINGS = tasks_of_settings()
 KEYWORDS = {name: name for name in (*SETTINGS, "tasks")}  # names in messages, for calls from Python
-FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS} | {"tasks": "--evaluators"}  # for the command line
+# for the command line
+FLAGS = {name: f"--{name.replace('_', '-')}" for name in SETTINGS} | {"tasks": "--evaluators"}
 
 
 def section_of(setting: str) -> type[Section]:
@@ -52,15 +54,20 @@ REPEATABLE = tuple(FLAGS[name] for name in SETTINGS if typing.get_origin(type_of
 def add_evaluator_flags(flags: argparse.ArgumentParser) -> None:
     """Adds a flag for each setting.
 
-    Its value is written as for `--config.evaluators.NAME.tasks.TASK.SETTING`; tuples may be repeated.
+    Its value is written as for `--config.evaluators.NAME.tasks.TASK.SETTING`; tuples may be
+    repeated.
     """
     for name, tasks in SETTINGS.items():
         flag = FLAGS[name]
         key, of = (f"tasks.TASK.{name}", f", for {', '.join(tasks)}") if tasks else (name, "")
         default = "the config's choice" if tasks else str(BATCH_SIZE)
         switch: dict[str, Any] = {"nargs": "?", "const": "true"} if type_of(name) is bool else {}
-        flags.add_argument(flag, action="append" if flag in REPEATABLE else "store", **switch,
-                           help=f"as evaluators.NAME.{key} of a config{of}; by default {default}")
+        flags.add_argument(
+            flag,
+            action="append" if flag in REPEATABLE else "store",
+            **switch,
+            help=f"as evaluators.NAME.{key} of a config{of}; by default {default}",
+        )
 
 
 def given_settings(given: argparse.Namespace) -> dict[str, Any]:
@@ -69,7 +76,11 @@ def given_settings(given: argparse.Namespace) -> dict[str, Any]:
     Raises:
       ConfigError: a value is invalid.
     """
-    return {name: read_flag(name, FLAGS[name], text) for name in SETTINGS if (text := getattr(given, name)) is not None}
+    return {
+        name: read_flag(name, FLAGS[name], text)
+        for name in SETTINGS
+        if (text := getattr(given, name)) is not None
+    }
 
 
 def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,7 +94,9 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
         if name == "every_steps":
             problems.append("every_steps: has no effect outside of training")
         elif name not in SETTINGS:
-            problems.append(f"{name}: unknown key {suggestion(name, list(SETTINGS), EvaluatorConfig, {})}")
+            problems.append(
+                f"{name}: unknown key {suggestion(name, list(SETTINGS), EvaluatorConfig, {})}"
+            )
         else:
             with problems.noted():
                 checked[name] = getattr(read_section(section_of(name), {name: value}, ""), name)
@@ -91,8 +104,13 @@ def checked_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
     return checked
 
 
-def build_evaluator(source: str, tasks: Sequence[str], settings: Mapping[str, Any], config: Experiment,
-                    names: Mapping[str, str]) -> EvaluatorConfig:
+def build_evaluator(
+    source: str,
+    tasks: Sequence[str],
+    settings: Mapping[str, Any],
+    config: Experiment,
+    names: Mapping[str, str],
+) -> EvaluatorConfig:
     """The evaluator of a source, tasks and settings.
 
     Settings that are not given are those of the first task of the same kind in the config.
@@ -110,30 +128,48 @@ def build_evaluator(source: str, tasks: Sequence[str], settings: Mapping[str, An
     problems = Problems()
     for name in settings:
         if SETTINGS[name] and not {*SETTINGS[name]} & {*tasks}:
-            problems.append(f"{names[name]}: is for the evaluators {' and '.join(SETTINGS[name])}, and {names['tasks']} are "
-                            f"{', '.join(tasks)}")
+            problems.append(
+                f"{names[name]}: is for the evaluators {' and '.join(SETTINGS[name])}, "
+                f"and {names['tasks']} are {', '.join(tasks)}"
+            )
     chosen = {kind: with_settings(config, kind, settings) for kind in tasks}
     for task in chosen.values():
         problems += problems_of(task, settings, config, names)
     problems.report()
-    return EvaluatorConfig(source=source, tasks=chosen, batch_size=settings.get("batch_size", BATCH_SIZE))
+    return EvaluatorConfig(
+        source=source, tasks=chosen, batch_size=settings.get("batch_size", BATCH_SIZE)
+    )
 
 
 def with_settings(config: Experiment, kind: str, settings: Mapping[str, Any]) -> TaskConfig:
-    """The first task of a kind in the config, or one with the defaults, with those of the settings that it has."""
+    """The first task of a kind in the config, or one with the defaults, with those of the settings
+    that it has."""
     tasks = (task for spec in config.evaluators.values() for task in spec.tasks.values())
     task = next((task for task in tasks if task.kind == kind), TaskConfig.of(kind))
-    return dataclasses.replace(task, **{name: value for name, value in settings.items() if kind in SETTINGS[name]})
+    return dataclasses.replace(
+        task, **{name: value for name, value in settings.items() if kind in SETTINGS[name]}
+    )
 
 
-def problems_of(task: TaskConfig, settings: Mapping[str, Any], config: Experiment, names: Mapping[str, str]) -> list[str]:
+def problems_of(
+    task: TaskConfig, settings: Mapping[str, Any], config: Experiment, names: Mapping[str, str]
+) -> list[str]:
     """The problems of a task with given settings; arguments as in `build_evaluator`."""
+
     def name(key: str) -> str:
-        return names[key] if key in settings else f"{key} of the task {task.kind!r} in the checkpoint's config"
+        return (
+            names[key]
+            if key in settings
+            else (f"{key} of the task {task.kind!r} in the checkpoint's config")
+        )
 
     problems = Problems(task.untrained(names["tasks"], config))
     problems += task.problems(name, config)
-    problems += [f"{names[key]}: has no effect {reason}" for key, reason in task.ignored(config).items() if key in settings]
+    problems += [
+        (f"{names[key]}: has no effect {reason}")
+        for key, reason in task.ignored(config).items()
+        if key in settings
+    ]
     with problems.noted():
         task.check_files(name)
     return problems

@@ -43,7 +43,8 @@ class Experiment(Section):
     objectives: dict[str, ObjectiveConfig] = section(dict)
     optimizer: OptimizerConfig = component(OptimizerConfig)
     regularizers: dict[str, RegularizerConfig] = section(dict)
-    ema: float | None = between(None, 0.0, 1.0)  # decay of the exponential moving average (EMA) of the parameters
+    # decay of the exponential moving average (EMA) of the parameters
+    ema: float | None = between(None, 0.0, 1.0)
     accumulation: AccumulationConfig = section(AccumulationConfig)
     precision: PrecisionConfig = section(PrecisionConfig)
     mesh: MeshConfig = section(MeshConfig)
@@ -53,21 +54,31 @@ class Experiment(Section):
     watchdog: WatchdogConfig = section(WatchdogConfig)
     checkpoint: CheckpointConfig = section(CheckpointConfig)
     evaluators: dict[str, EvaluatorConfig] = section(dict)
-    writers: dict[str, WriterConfig] = section(lambda: {"tensorboard": WriterConfig.of("tensorboard")})  # next to metrics.jsonl
-    pretrained: dict[str, PretrainedConfig] = section(dict)  # a later entry takes precedence for a parameter in several
+    # next to metrics.jsonl
+    writers: dict[str, WriterConfig] = section(
+        lambda: {"tensorboard": WriterConfig.of("tensorboard")}
+    )
+    # a later entry takes precedence for a parameter in several
+    pretrained: dict[str, PretrainedConfig] = section(dict)
 
     def check_duration(self, problems: Sequence[str], place: str = "") -> None:
         """Checks that exactly one of the three durations is set.
 
-        Raises: ConfigError where it is not; a duration with an invalid value is in `problems` already.
+        Raises: ConfigError where it is not; a duration with an invalid value is in `problems`
+          already.
         """
         durations = [name for name in DURATIONS if getattr(self, name) is not None]
-        if len(durations) != 1 and not any(problem.startswith(f"{name}:") for problem in problems for name in DURATIONS):
+        if len(durations) != 1 and not any(
+            problem.startswith(f"{name}:") for problem in problems for name in DURATIONS
+        ):
             found = " and ".join(durations) or "none of them"
-            raise ConfigError(f"steps, examples, epochs: set exactly one (found {found}){at(place)}")
+            raise ConfigError(
+                f"steps, examples, epochs: set exactly one (found {found}){at(place)}"
+            )
 
     def completed(self, where: str = "", experiment: Any = None) -> Self:
-        """The experiment with values that follow from others, after the checks of how its sections fit together.
+        """The experiment with values that follow from others, after the checks of how its sections
+        fit together.
 
         Args:
           where: the config's file, for messages.
@@ -75,7 +86,11 @@ class Experiment(Section):
         Raises: ConfigError, or ConfigErrors with all problems.
         """
         problems = Problems(f"{problem}{at(where)}" for problem in self.validate("", self))
-        problems += [f"{problem}{at(where)}" for key, part in sections_of(self) for problem in part.validate(key, self)]
+        problems += [
+            f"{problem}{at(where)}"
+            for key, part in sections_of(self)
+            for problem in part.validate(key, self)
+        ]
         problems.report()
         return with_completed(self, "", self)
 
@@ -89,16 +104,28 @@ class Experiment(Section):
             yield f"{key}: has no effect without {needed}"
 
     def unused_parts(self) -> dict[str, str]:
-        """The parts of the model and of the data that no objective uses, each with the objective that it needs."""
+        """The parts of the model and of the data that no objective uses, each with the objective
+        that it needs."""
         objectives, decoder, unused = self.objectives.values(), self.model.decoder, {}
         if decoder is not None and not any(objective.uses_decoder for objective in objectives):
             unused["model.decoder"] = "an objective of kind 'captioning' or 'answering'"
-        if decoder is not None and decoder.has_prefix and not any("decoding" in objective.needs for objective in objectives):
+        if (
+            decoder is not None
+            and decoder.has_prefix
+            and not any("decoding" in objective.needs for objective in objectives)
+        ):
             unused["model.decoder.text_prefix"] = "an objective of kind 'captioning'"
-        if self.model.fusion is not None and not any(objective.uses_fusion for objective in objectives):
-            unused["model.fusion"] = ("an objective of kind 'matching', 'masked_joint', 'answering', 'masked_language' with an "
-                                      "image, or features='fused'")
-        if self.data.view_augmentation is not None and not {*VIEWS} & {*asked_inputs(self.objectives)}:
+        if self.model.fusion is not None and not any(
+            objective.uses_fusion for objective in objectives
+        ):
+            unused["model.fusion"] = (
+                "an objective of kind 'matching', 'masked_joint', "
+                "'answering', 'masked_language' with an image, or "
+                "features='fused'"
+            )
+        if self.data.view_augmentation is not None and not {*VIEWS} & {
+            *asked_inputs(self.objectives)
+        }:
             unused["data.view_augmentation"] = "an objective of kind 'simclr'"
         return unused
 
@@ -120,7 +147,11 @@ def parts_of(section: Section, where: str = "") -> dict[str, Section]:
     found = {}
     for field in dataclasses.fields(section):
         value, key = getattr(section, field.name), f"{where}.{field.name}" if where else field.name
-        entries = {f"{key}.{name}": entry for name, entry in value.items()} if isinstance(value, dict) else {key: value}
+        entries = (
+            {f"{key}.{name}": entry for name, entry in value.items()}
+            if isinstance(value, dict)
+            else {key: value}
+        )
         found |= {name: entry for name, entry in entries.items() if isinstance(entry, Section)}
     return found
 
@@ -135,7 +166,13 @@ def with_completed(section: AnySection, where: str, experiment: Experiment) -> A
         value, key = getattr(section, field.name), f"{where}.{field.name}" if where else field.name
         if isinstance(value, Section):
             changes[field.name] = with_completed(value, key, experiment).completed(key, experiment)
-        elif isinstance(value, dict) and any(isinstance(entry, Section) for entry in value.values()):
-            changes[field.name] = {name: with_completed(entry, f"{key}.{name}", experiment).completed(f"{key}.{name}", experiment)
-                                   for name, entry in value.items()}
+        elif isinstance(value, dict) and any(
+            isinstance(entry, Section) for entry in value.values()
+        ):
+            changes[field.name] = {
+                name: with_completed(entry, f"{key}.{name}", experiment).completed(
+                    f"{key}.{name}", experiment
+                )
+                for name, entry in value.items()
+            }
     return dataclasses.replace(section, **changes)

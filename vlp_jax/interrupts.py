@@ -39,7 +39,9 @@ class AtOnce:
             for number in numbers:
                 self.answer(number)
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         signal.set_wakeup_fd(self.previous)
         os.close(self.signalled)
         self.thread.join()
@@ -71,12 +73,14 @@ def _say() -> None:
         os.write(2, b"interrupted\n")
 
 
-_leaving: list[Callable[[], None]] = [_say]  # actions before this process ends, of which the last is used
+# actions before this process ends, of which the last is used
+_leaving: list[Callable[[], None]] = [_say]
 
 
 @contextlib.contextmanager
 def leaving_with(leave: Callable[[], None]) -> Generator[None, None, None]:
-    """A context in which Ctrl-C calls `leave`, in a thread, instead of printing the default line."""
+    """A context in which Ctrl-C calls `leave`, in a thread, instead of printing the default
+    line."""
     _leaving.append(leave)
     try:
         yield
@@ -90,7 +94,10 @@ def as_exception() -> Generator[None, None, None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handler, listener = signal.signal(signal.SIGINT, signal.default_int_handler), signal.set_wakeup_fd(-1)
+    handler, listener = (
+        signal.signal(signal.SIGINT, signal.default_int_handler),
+        signal.set_wakeup_fd(-1),
+    )
     try:
         yield
     finally:

@@ -1,4 +1,5 @@
-"""A model to use in Python: `vlp_jax.load(DIR)` for a trained one, `vlp_jax.create_model(NAME)` for a fresh one."""
+"""A model to use in Python: `vlp_jax.load(DIR)` for a trained one, `vlp_jax.create_model(NAME)` for
+a fresh one."""
 
 import dataclasses
 import functools
@@ -17,15 +18,29 @@ from vlp_jax.experiment import Experiment
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import build_module, example_batch, vector_arrays, word_vectors
-from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, finished_steps, read_metadata
+from vlp_jax.training.checkpoints.format import (
+    checkpoint_folder,
+    describe,
+    finished_steps,
+    read_metadata,
+)
 from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
 from vlp_jax.training.cost.memory import check_parameters_fit
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import abstract_parameters, fresh_variables
 
 # Keys of the section `model` that change no output of a trained model.
-TRAINING_ONLY = (*SPEED_ONLY, "model.*.scan", "model.*dropout", "model.*.stochastic_depth", "model.*.token_drop",
-                 "model.*.initialization", "model.*_std", "model.text.word_vectors", "model.text.word_overlap")
+TRAINING_ONLY = (
+    *SPEED_ONLY,
+    "model.*.scan",
+    "model.*dropout",
+    "model.*.stochastic_depth",
+    "model.*.token_drop",
+    "model.*.initialization",
+    "model.*_std",
+    "model.text.word_vectors",
+    "model.text.word_overlap",
+)
 SHOWN = 4  # most differing keys that a message names
 
 
@@ -43,8 +58,13 @@ class Model:
     config: Experiment
     preprocessor: Preprocessor
 
-    def embed(self, params: dict, image: jax.Array | np.ndarray | None = None, text: jax.Array | np.ndarray | None = None,
-              text_mask: jax.Array | np.ndarray | None = None) -> tuple[jax.Array | None, jax.Array | None]:
+    def embed(
+        self,
+        params: dict,
+        image: jax.Array | np.ndarray | None = None,
+        text: jax.Array | np.ndarray | None = None,
+        text_mask: jax.Array | np.ndarray | None = None,
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         """Embeddings of images and texts, as unit vectors.
 
         Args:
@@ -67,9 +87,14 @@ def _embed(module: PretrainingModule, variables: dict, image, text, mask):
     return module.apply(variables, image, text, mask, method="embed")
 
 
-def load(folder: str, step: int | None = None, ema: bool | None = None,
-         compute: str = "float32", layout: Layout | None = None,
-         components: Collection[str] = ()) -> tuple[Model, dict[str, Any], Preprocessor]:
+def load(
+    folder: str,
+    step: int | None = None,
+    ema: bool | None = None,
+    compute: str = "float32",
+    layout: Layout | None = None,
+    components: Collection[str] = (),
+) -> tuple[Model, dict[str, Any], Preprocessor]:
     """The model of a workdir, its variables and its preprocessor.
 
     Args:
@@ -88,15 +113,27 @@ def load(folder: str, step: int | None = None, ema: bool | None = None,
       ConfigError: its config selects a class of a module that is neither imported nor named.
     """
     step = find_step(folder, step)
-    metadata, config = read_metadata(checkpoint_folder(folder), step), restore_config(folder, step, allowed=components)
-    preprocessor, module = Preprocessor.from_json(metadata["preprocessor"]), build_module(config, compute)
+    metadata, config = (
+        read_metadata(checkpoint_folder(folder), step),
+        restore_config(folder, step, allowed=components),
+    )
+    preprocessor, module = (
+        Preprocessor.from_json(metadata["preprocessor"]),
+        build_module(config, compute),
+    )
     variables = restore_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor
 
 
-def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = None, seed: int | None = None,
-                 compute: str = "float32") -> tuple[Model, dict[str, Any], Preprocessor]:
-    """The model of a config, its variables and its preprocessor; the same objects as `load` returns.
+def create_model(
+    config: AnyConfig,
+    *,
+    pretrained: str | os.PathLike | None = None,
+    seed: int | None = None,
+    compute: str = "float32",
+) -> tuple[Model, dict[str, Any], Preprocessor]:
+    """The model of a config, its variables and its preprocessor; the same objects as `load`
+    returns.
 
     Args:
       config: a name of `list_models`, also as NAME:VARIANT, or a file; or an
@@ -114,7 +151,9 @@ def create_model(config: AnyConfig, *, pretrained: str | os.PathLike | None = No
     """
     config = read_config(config)
     if pretrained is None:
-        return initialized(config if seed is None else read_config({**to_tree(config), "seed": seed}), compute)
+        return initialized(
+            config if seed is None else read_config({**to_tree(config), "seed": seed}), compute
+        )
     if seed is not None:
         raise ConfigError("seed: has no effect with pretrained; leave one of them out")
     folder = os.fspath(pretrained)
@@ -134,7 +173,11 @@ def initialized(config: Experiment, compute: str) -> tuple[Model, dict[str, Any]
     shapes = abstract_parameters(module, batch)
     check_parameters_fit(describe(shapes), "model")
     words = vector_arrays(word_vectors(config.model.text, preprocessor, module, batch))
-    return Model(module, config, preprocessor), _initialized(module, batch, config.seed, words), preprocessor
+    return (
+        Model(module, config, preprocessor),
+        _initialized(module, batch, config.seed, words),
+        preprocessor,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -152,18 +195,27 @@ def check_architecture(config: Experiment, stored: Experiment, folder: str) -> N
     changes = changed_keys(there, here, TRAINING_ONLY)
     if changes:
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
-        raise ConfigError(f"pretrained: {folder} holds another architecture than the config: {'; '.join(changes[:SHOWN])}{more}; "
-                          "give the config that it was trained with, or take the checkpoint as it is by vlp_jax.load")
+        raise ConfigError(
+            f"pretrained: {folder} holds another architecture than the config: "
+            f"{'; '.join(changes[:SHOWN])}{more}; give the config that it was "
+            "trained with, or take the checkpoint as it is by vlp_jax.load"
+        )
 
 
 def class_descriptions(folder: str, step: int | None = None) -> dict:
     """The training captions by class that a checkpoint stores for zero-shot evaluation."""
     checkpoints = checkpoint_folder(folder)
-    return read_metadata(checkpoints, finished_steps(checkpoints)[-1] if step is None else step)["class_descriptions"]
+    return read_metadata(checkpoints, finished_steps(checkpoints)[-1] if step is None else step)[
+        "class_descriptions"
+    ]
 
 
 def restore_targets(folder: str, step: int | None = None) -> Targets:
     """The targets that a checkpoint was trained to predict, with their classes."""
     checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    stored = read_metadata(checkpoints, step).get("targets") or {}  # old checkpoints have no targets
-    return Targets(restore_config(folder, step).data.targets, {name: tuple(entry["classes"]) for name, entry in stored.items()})
+    # old checkpoints have no targets
+    stored = read_metadata(checkpoints, step).get("targets") or {}
+    return Targets(
+        restore_config(folder, step).data.targets,
+        {name: tuple(entry["classes"]) for name, entry in stored.items()},
+    )

@@ -1,4 +1,5 @@
-"""Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR [--config.section.key=value ...]`."""
+"""Train: `python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=DIR
+[--config.section.key=value ...]`."""
 
 import argparse
 import math
@@ -23,10 +24,20 @@ def main(arguments: list[str]) -> int:
       UserError: anything that the user can fix.
     """
     flags = Flags(prog="main", description=__doc__)
-    flags.add_argument("--config", required=True, help="a config of this project by its name, as clip_b16 or clip_b16:VARIANT, or "
-                       "a file with get_config(), as MINE.py:VARIANT; NAME:VARIANT:STAGE is one stage of several")
-    flags.add_argument("--workdir", required=True, help="folder of the run; given again, the run resumes")
-    flags.add_argument("--accept-changes", action="store_true", help="go on in a workdir whose config differs")
+    flags.add_argument(
+        "--config",
+        required=True,
+        help="a config of this project by its name, as "
+        "clip_b16 or clip_b16:VARIANT, or "
+        "a file with get_config(), as MINE.py:VARIANT; NAME:VARIANT:STAGE is one "
+        "stage of several",
+    )
+    flags.add_argument(
+        "--workdir", required=True, help="folder of the run; given again, the run resumes"
+    )
+    flags.add_argument(
+        "--accept-changes", action="store_true", help="go on in a workdir whose config differs"
+    )
     add_host_flags(flags)
     given, overrides = flags.parse_with_overrides(arguments)
     quiet_libraries()
@@ -44,7 +55,9 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def train(config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool = False) -> "Outcome":
+def train(
+    config: AnyConfig, workdir: str | os.PathLike, *, accept_changes: bool = False
+) -> "Outcome":
     """Trains a config from Python, as the entry point does from the command line.
 
     A run that was stopped is resumed from its latest valid checkpoint. Progress is printed. To be
@@ -87,7 +100,10 @@ def train_stage(name: str | None, config: "Experiment", given: argparse.Namespac
     outcome = run.train(config, workdir, given.accept_changes)
     print(final_table(outcome, workdir), flush=True)
     if outcome.exit_status:
-        report(f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same command again to resume")
+        report(
+            f"stopped after step {outcome.step} of {outcome.steps}, saved; run the same "
+            "command again to resume"
+        )
     return outcome.exit_status
 
 
@@ -100,18 +116,31 @@ def final_table(outcome: "Outcome", workdir: str) -> str:
     from vlp_jax.training.hooks.metric_writers import format_seconds, percent
     from vlp_jax.training.hooks.throughput import UTILISATION
 
-    rows = {"workdir": workdir, "steps": f"{outcome.step} of {outcome.steps}", "parameters": f"{outcome.parameters:,}",
-            "parameter fingerprint": outcome.parameter_fingerprint,
-            "wall seconds": f"{outcome.wall_seconds:.1f} ({format_seconds(outcome.wall_seconds)})",
-            "CPU seconds": f"{outcome.cpu_seconds:.1f} ({format_seconds(outcome.cpu_seconds)})"}
+    rows = {
+        "workdir": workdir,
+        "steps": (f"{outcome.step} of {outcome.steps}"),
+        "parameters": f"{outcome.parameters:,}",
+        "parameter fingerprint": outcome.parameter_fingerprint,
+        "wall seconds": f"{outcome.wall_seconds:.1f} ({format_seconds(outcome.wall_seconds)})",
+        "CPU seconds": f"{outcome.cpu_seconds:.1f} ({format_seconds(outcome.cpu_seconds)})",
+    }
     newest = outcome.metrics
-    rows |= {"seconds a step": f"{newest.get('train/step_seconds', math.nan):.3g}",
-             "model flops utilisation": percent(newest.get(UTILISATION)),
-             "compilations": f"{newest.get('train/compilations', 0)}, of which {newest.get('train/compilations_from_cache', 0)} "
-             f"read from the cache; {newest.get('train/compile_seconds', 0.0):.1f} s"}
-    shown = {key: value for key, value in outcome.metrics.items()
-             if key == "train/loss" or ("/" in key and not key.startswith("train/"))}
-    rows |= {key: f"{value:.4f}" if isinstance(value, float) else str(value) for key, value in shown.items()}
+    rows |= {
+        "seconds a step": f"{newest.get('train/step_seconds', math.nan):.3g}",
+        "model flops utilisation": percent(newest.get(UTILISATION)),
+        "compilations": f"{newest.get('train/compilations', 0)}, of which "
+        f"{newest.get('train/compilations_from_cache', 0)} "
+        f"read from the cache; {newest.get('train/compile_seconds', 0.0):.1f} s",
+    }
+    shown = {
+        key: value
+        for key, value in outcome.metrics.items()
+        if key == "train/loss" or ("/" in key and not key.startswith("train/"))
+    }
+    rows |= {
+        key: f"{value:.4f}" if isinstance(value, float) else str(value)
+        for key, value in shown.items()
+    }
     width = max(len(key) for key in rows)
     return "\n".join(["", *(f"{key:<{width}}  {value}" for key, value in rows.items())])
 

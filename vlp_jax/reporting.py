@@ -47,7 +47,8 @@ def warn(text: str) -> None:
 
 
 def remark(text: str) -> None:
-    """One line on stderr, as it is; none in worker processes, which repeat what the main one says."""
+    """One line on stderr, as it is; none in worker processes, which repeat what the main one
+    says."""
     if multiprocessing.parent_process() is None:
         _logger().warning("%s", text, extra={"on_stderr": True})
 

@@ -13,9 +13,22 @@ from vlp_jax.data.cores import available_cores, container_quota, workers_for
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("count", "accelerator", "workers"), [
-    (1, True, 0), (2, True, 0), (2, False, 0), (3, True, 0), (4, True, 2), (4, False, 1), (8, True, 6), (8, False, 3),
-    (16, True, 14), (128, True, 16), (128, False, 16)])
+@pytest.mark.parametrize(
+    ("count", "accelerator", "workers"),
+    [
+        (1, True, 0),
+        (2, True, 0),
+        (2, False, 0),
+        (3, True, 0),
+        (4, True, 2),
+        (4, False, 1),
+        (8, True, 6),
+        (8, False, 3),
+        (16, True, 14),
+        (128, True, 16),
+        (128, False, 16),
+    ],
+)
 def test_workers_are_fewer_than_the_cores_and_none_on_small_machines(count, accelerator, workers):
     assert workers_for(count, accelerator) == workers
 

@@ -1,5 +1,6 @@
-"""All that a batch may hold at once is the same for one host and for two, and after a stop with one and a resume with the other:
-views, erased rectangles, packed captions, and where words begin."""
+"""All that a batch may hold at once is the same for one host and for two, and after a stop with one
+and a resume with the other: views, erased rectangles, packed captions, and where words begin.
+"""
 
 import itertools
 
@@ -23,10 +24,24 @@ INPUTS = {"packed": ("first_view", "second_view"), "whole words": ("second_view"
 
 def rows_of(kind):
     erasing = dict(erase=0.5, erase_area=(0.02, 0.4), erase_ratio=(0.3, 3.3))
-    mixture = Mixture((Part("", open_source("embedded:emoji/val_vendor"), TextsConfig(prompts=("{}", "a {}")), COUNT),))
-    return TrainRows(mixture, Preprocessor(8, ImagesConfig(), load_tokenizer(TEXTS[kind], 11, 4096)),
-                     AugmentationConfig(flip=0.5, erase_fill="noise", **erasing), seed=3, inputs=INPUTS[kind],
-                     view_augmentation=AugmentationConfig(area=(0.3, 1.0), erase_fill="mean", **erasing))
+    mixture = Mixture(
+        (
+            Part(
+                "",
+                open_source("embedded:emoji/val_vendor"),
+                TextsConfig(prompts=("{}", "a {}")),
+                COUNT,
+            ),
+        )
+    )
+    return TrainRows(
+        mixture,
+        Preprocessor(8, ImagesConfig(), load_tokenizer(TEXTS[kind], 11, 4096)),
+        AugmentationConfig(flip=0.5, erase_fill="noise", **erasing),
+        seed=3,
+        inputs=INPUTS[kind],
+        view_augmentation=AugmentationConfig(area=(0.3, 1.0), erase_fill="mean", **erasing),
+    )
 
 
 def batches_of(kind, count, position, hosts, **data):
@@ -38,8 +53,10 @@ def batches_of(kind, count, position, hosts, **data):
         parts.append(list(itertools.islice(batches, count)))
         assert batches.position == position + count
         batches.close()
-    return [{name: np.concatenate([part[name] for part in of_hosts]) for name in of_hosts[0]}
-            for of_hosts in zip(*parts, strict=True)]
+    return [
+        {name: np.concatenate([part[name] for part in of_hosts]) for name in of_hosts[0]}
+        for of_hosts in zip(*parts, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module", params=TEXTS)
@@ -56,15 +73,21 @@ def assert_same(found, expected):
 
 def test_the_batches_of_two_hosts_are_those_of_one(unbroken):
     kind, expected = unbroken
-    assert set(INPUTS[kind]) <= set(expected[0]) and ("segment" in expected[0]) == (kind == "packed")
+    assert set(INPUTS[kind]) <= set(expected[0]) and ("segment" in expected[0]) == (
+        kind == "packed"
+    )
     assert_same(batches_of(kind, BATCHES, 0, hosts=2), expected)
 
 
 @pytest.mark.variants
 @pytest.mark.parametrize(("stop", "before", "after"), [(3, 1, 2), (4, 2, 1), (5, 2, 2)])
-def test_a_stop_anywhere_and_a_resume_with_another_number_of_hosts_give_the_unbroken_batches(unbroken, stop, before, after):
+def test_a_stop_anywhere_and_a_resume_with_another_number_of_hosts_give_the_unbroken_batches(
+    unbroken, stop, before, after
+):
     kind, expected = unbroken
-    found = batches_of(kind, stop, 0, before) + batches_of(kind, BATCHES - stop, stop, after, threads=3, prefetch=1)
+    found = batches_of(kind, stop, 0, before) + batches_of(
+        kind, BATCHES - stop, stop, after, threads=3, prefetch=1
+    )
     assert_same(found, expected)
 
 

@@ -1,4 +1,5 @@
-"""The training input: the k-th batch is what (config, seed, k) say, whoever computes it and whatever is damaged."""
+"""The training input: the k-th batch is what (config, seed, k) say, whoever computes it and
+whatever is damaged."""
 
 import collections
 import dataclasses
@@ -35,7 +36,9 @@ SIZE, LENGTH, COUNT, BATCH = 8, 12, 14, 4  # 14 samples in batches of 4: epochs 
 
 def png(number):
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(number).integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(file, "PNG")
+    Image.fromarray(
+        np.random.default_rng(number).integers(0, 256, (10, 12, 3), dtype=np.uint8)
+    ).save(file, "PNG")
     return file.getvalue()
 
 
@@ -44,8 +47,14 @@ def write_source(path, damaged=()):
     with tarfile.open(path, "w") as tar:
         for number in range(COUNT):
             picture = png(number)
-            fields = {"captions": [f"caption {number}", f"picture {number}"], "keywords": ["red", "big", f"word {number}"]}
-            members = {"png": picture[:len(picture) // 2] if number in damaged else picture, "json": json.dumps(fields).encode()}
+            fields = {
+                "captions": [f"caption {number}", f"picture {number}"],
+                "keywords": ["red", "big", f"word {number}"],
+            }
+            members = {
+                "png": picture[: len(picture) // 2] if number in damaged else picture,
+                "json": json.dumps(fields).encode(),
+            }
             for ending, data in members.items():
                 info = tarfile.TarInfo(f"s{number:02d}.{ending}")
                 info.size = len(data)
@@ -75,7 +84,7 @@ def rows_of(source, seed=0):
     return TrainRows(mixture, Preprocessor(SIZE, ImagesConfig(), tokenizer), augmentation, seed)
 
 
-def only(source, texts=TextsConfig()):  # noqa: B008 - frozen
+def only(source, texts=TextsConfig()):
     return Mixture((Part("", source, texts, len(source)),))
 
 
@@ -106,13 +115,18 @@ def image_ids(rows, positions):
 
 # What a batch is a function of
 
+
 @pytest.mark.variants
-@pytest.mark.parametrize("data", [{"threads": 1, "prefetch": 1}, {"threads": 8, "prefetch": 5}, {"workers": 2, "prefetch": 2}],
-                         ids=["one thread", "threads", "worker processes"])
+@pytest.mark.parametrize(
+    "data",
+    [{"threads": 1, "prefetch": 1}, {"threads": 8, "prefetch": 5}, {"workers": 2, "prefetch": 2}],
+    ids=["one thread", "threads", "worker processes"],
+)
 def test_the_kth_batch_does_not_depend_on_who_computes_it(damaged_source, data):
     rows = rows_of(damaged_source)
     found = batches_of(rows, 9, **data)
-    assert sum((batch["reason"] > 0).sum() for batch in found) >= 4  # the texts of bad samples cross processes too
+    # the texts of bad samples cross processes too
+    assert sum((batch["reason"] > 0).sum() for batch in found) >= 4
     for k, batch in enumerate(found):
         assert_same(batch, expected_batch(rows, k))
 
@@ -136,89 +150,143 @@ def test_the_position_counts_the_batches_handed_out_and_not_those_read_ahead(sou
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_the_rows_of_several_hosts_are_those_of_one(source, hosts):
     whole = batches_of(rows_of(source), 6, position=3)
-    parts = [batches_of(rows_of(source), 6, position=3, host=host, hosts=hosts) for host in range(hosts)]
+    parts = [
+        batches_of(rows_of(source), 6, position=3, host=host, hosts=hosts) for host in range(hosts)
+    ]
     for batch, *of_hosts in zip(whole, *parts, strict=True):
-        assert_same({name: np.concatenate([part[name] for part in of_hosts]) for name in batch}, batch)
+        assert_same(
+            {name: np.concatenate([part[name] for part in of_hosts]) for name in batch}, batch
+        )
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("stop", "before", "after"), [
-    (1, {"hosts": 1, "workers": 1}, {"hosts": 4, "threads": 3}), (3, {"hosts": 2, "threads": 1}, {"hosts": 1, "workers": 2}),
-    (4, {"hosts": 4}, {"hosts": 2, "prefetch": 1})])
-def test_a_run_stopped_anywhere_goes_on_with_other_hosts_and_workers(source, damaged_source, stop, before, after):
+@pytest.mark.parametrize(
+    ("stop", "before", "after"),
+    [
+        (1, {"hosts": 1, "workers": 1}, {"hosts": 4, "threads": 3}),
+        (3, {"hosts": 2, "threads": 1}, {"hosts": 1, "workers": 2}),
+        (4, {"hosts": 4}, {"hosts": 2, "prefetch": 1}),
+    ],
+)
+def test_a_run_stopped_anywhere_goes_on_with_other_hosts_and_workers(
+    source, damaged_source, stop, before, after
+):
     """A mixture with a part that is no whole pass, and damaged samples in it."""
-    parts = (Part("whole", source, TextsConfig(), 9), Part("damaged", damaged_source, TextsConfig(prompts=("{}", "a {}")), COUNT))
+    parts = (
+        Part("whole", source, TextsConfig(), 9),
+        Part("damaged", damaged_source, TextsConfig(prompts=("{}", "a {}")), COUNT),
+    )
     rows = dataclasses.replace(rows_of(source), mixture=Mixture(parts))
     unbroken = batches_of(rows, 7)
     assert sum((batch["reason"] > 0).sum() for batch in unbroken) >= 2
     for start, count, how in ((0, stop, before), (stop, 7 - stop, after)):
-        hosts = [batches_of(rows, count, position=start, host=host, **how) for host in range(how["hosts"])]
-        for expected, *found in zip(unbroken[start:start + count], *hosts, strict=True):
-            assert_same({name: np.concatenate([part[name] for part in found]) for name in expected}, expected)
+        hosts = [
+            batches_of(rows, count, position=start, host=host, **how)
+            for host in range(how["hosts"])
+        ]
+        for expected, *found in zip(unbroken[start : start + count], *hosts, strict=True):
+            assert_same(
+                {name: np.concatenate([part[name] for part in found]) for name in expected},
+                expected,
+            )
 
 
 VIEWS = ("first_view", "second_view", "word_start")
 
 
 @pytest.mark.parametrize("hosts", [1, 2, 4])
-def test_arrays_that_objectives_ask_for_are_the_same_on_any_number_of_hosts_and_leave_all_others_as_they_are(damaged_source, hosts):
+def test_arrays_for_objectives_are_the_same_on_any_number_of_hosts_and_change_no_others(
+    damaged_source, hosts
+):
     plain = rows_of(damaged_source)
-    rows = dataclasses.replace(plain, inputs=VIEWS, view_augmentation=AugmentationConfig(area=(0.2, 1.0), flip=0.5))
+    rows = dataclasses.replace(
+        plain, inputs=VIEWS, view_augmentation=AugmentationConfig(area=(0.2, 1.0), flip=0.5)
+    )
     batches = [batches_of(rows, 5, position=2, host=host, hosts=hosts) for host in range(hosts)]
-    assert sum((batch["reason"] > 0).sum() for part in batches for batch in part) >= 2  # substitutes have views too
+    # substitutes have views too
+    assert sum((batch["reason"] > 0).sum() for part in batches for batch in part) >= 2
     for k, parts in enumerate(zip(*batches, strict=True)):
         whole = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         assert_same(whole, expected_batch(rows, k + 2))
-        assert_same({name: value for name, value in whole.items() if name not in VIEWS}, expected_batch(plain, k + 2))
+        assert_same(
+            {name: value for name, value in whole.items() if name not in VIEWS},
+            expected_batch(plain, k + 2),
+        )
 
 
 def test_views_are_drawn_apart_from_the_image_and_from_each_other_and_of_the_same_picture(source):
-    preprocessor = dataclasses.replace(rows_of(source).preprocessor, images=ImagesConfig(resize="squash"))
-    rows = TrainRows(only(source), preprocessor, AugmentationConfig(flip=0.5), seed=0, inputs=VIEWS[:2])
+    preprocessor = dataclasses.replace(
+        rows_of(source).preprocessor, images=ImagesConfig(resize="squash")
+    )
+    rows = TrainRows(
+        only(source), preprocessor, AugmentationConfig(flip=0.5), seed=0, inputs=VIEWS[:2]
+    )
     seen = collections.Counter()
     for position in range(20 * COUNT):
         row = rows.row(position)
         for name in VIEWS[:2]:
-            assert any((row[name] == image).all() for image in (row["image"], row["image"][:, ::-1]))
+            assert any(
+                (row[name] == image).all() for image in (row["image"], row["image"][:, ::-1])
+            )
         seen[tuple(bool((row[name] == row["image"]).all()) for name in VIEWS[:2])] += 1
-    assert len(seen) == 4 and min(seen.values()) > 5 * COUNT - 5 * (20 * COUNT * 3 / 16)**0.5
+    assert len(seen) == 4 and min(seen.values()) > 5 * COUNT - 5 * (20 * COUNT * 3 / 16) ** 0.5
     alone = dataclasses.replace(rows, inputs=VIEWS[1:2])
     np.testing.assert_array_equal(alone.row(3)["second_view"], rows.row(3)["second_view"])
     other = dataclasses.replace(rows, view_augmentation=AugmentationConfig(grayscale=1.0)).row(3)
-    assert np.ptp(other["second_view"].astype(int), axis=-1).max() == 0 < np.ptp(other["image"].astype(int), axis=-1).max()
+    assert (
+        np.ptp(other["second_view"].astype(int), axis=-1).max()
+        == 0
+        < np.ptp(other["image"].astype(int), axis=-1).max()
+    )
 
 
 def test_a_batch_far_into_a_run_is_reached_directly(source):
-    batch, = batches_of(rows_of(source), 1, position=10**9)
+    (batch,) = batches_of(rows_of(source), 1, position=10**9)
     assert_same(batch, expected_batch(rows_of(source), 10**9))
 
 
 def test_a_batch_has_the_promised_shapes_and_types(source):
-    batch, = batches_of(rows_of(source), 1)
-    assert {name: (array.shape, array.dtype) for name, array in batch.items() if name not in ("bad_sample", "key")} == {
-        "image": ((BATCH, SIZE, SIZE, 3), np.uint8), "text": ((BATCH, LENGTH), np.int32), "text_mask": ((BATCH, LENGTH), np.bool_),
-        "truncated": ((BATCH,), np.bool_), "caption_id": ((BATCH, 2), np.int32), "image_id": ((BATCH, 2), np.int32),
-        "part": ((BATCH,), np.int32), "reason": ((BATCH,), np.int32),
+    (batch,) = batches_of(rows_of(source), 1)
+    assert {
+        name: (array.shape, array.dtype)
+        for name, array in batch.items()
+        if name not in ("bad_sample", "key")
+    } == {
+        "image": ((BATCH, SIZE, SIZE, 3), np.uint8),
+        "text": ((BATCH, LENGTH), np.int32),
+        "text_mask": ((BATCH, LENGTH), np.bool_),
+        "truncated": ((BATCH,), np.bool_),
+        "caption_id": ((BATCH, 2), np.int32),
+        "image_id": ((BATCH, 2), np.int32),
+        "part": ((BATCH,), np.int32),
+        "reason": ((BATCH,), np.int32),
     }
     assert batch["bad_sample"].tolist() == [""] * BATCH
 
 
 # Epochs
 
+
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_an_epoch_visits_every_sample_exactly_once(source, epoch):
     found = image_ids(rows_of(source), range(epoch * COUNT, (epoch + 1) * COUNT))
-    assert collections.Counter(found) == {tuple(identity(png(number))): 1 for number in range(COUNT)}
+    assert collections.Counter(found) == {
+        tuple(identity(png(number))): 1 for number in range(COUNT)
+    }
 
 
 def test_batches_visit_every_sample_once_an_epoch(source):
-    found = np.concatenate([batch["image_id"] for batch in batches_of(rows_of(source), 7)])  # 28 rows: two epochs
+    # 28 rows: two epochs
+    found = np.concatenate([batch["image_id"] for batch in batches_of(rows_of(source), 7)])
     for epoch in (found[:COUNT], found[COUNT:]):
         assert len({tuple(row) for row in epoch}) == COUNT
 
 
 def test_every_epoch_has_another_order(source):
-    orders = [tuple(image_ids(rows_of(source), range(epoch * COUNT, (epoch + 1) * COUNT))) for epoch in range(4)]
+    orders = [
+        tuple(image_ids(rows_of(source), range(epoch * COUNT, (epoch + 1) * COUNT)))
+        for epoch in range(4)
+    ]
     assert len(set(orders)) == 4
 
 
@@ -228,21 +296,33 @@ def test_another_seed_gives_another_order(source):
 
 
 def test_a_neighbouring_seed_does_not_repeat_another_seed_s_epochs(source):
-    """Grain shuffles epoch e with seed + e: unhashed, epoch 1 of seed 0 would be epoch 0 of seed 1."""
-    orders = [tuple(image_ids(rows_of(source, seed), range(epoch * COUNT, (epoch + 1) * COUNT)))
-              for seed in range(4) for epoch in range(4)]
+    """Grain shuffles epoch e with seed + e: unhashed, epoch 1 of seed 0 would be epoch 0 of seed
+    1."""
+    orders = [
+        tuple(image_ids(rows_of(source, seed), range(epoch * COUNT, (epoch + 1) * COUNT)))
+        for seed in range(4)
+        for epoch in range(4)
+    ]
     assert len(set(orders)) == 16
 
 
 def test_a_sample_looks_different_in_every_epoch_and_with_every_seed(source):
     name = tuple(identity(png(0)))
-    views = [row["image"].tobytes() for seed in (0, 1) for row in map(rows_of(source, seed).row, range(3 * COUNT))
-             if tuple(row["image_id"]) == name]
+    views = [
+        row["image"].tobytes()
+        for seed in (0, 1)
+        for row in map(rows_of(source, seed).row, range(3 * COUNT))
+        if tuple(row["image_id"]) == name
+    ]
     assert len(views) == 6 and len(set(views)) == 6
 
 
 def test_where_two_seeds_have_the_same_sample_at_a_place_it_is_transformed_differently(source):
-    pairs = zip(map(rows_of(source, 0).row, range(5 * COUNT)), map(rows_of(source, 1).row, range(5 * COUNT)), strict=True)
+    pairs = zip(
+        map(rows_of(source, 0).row, range(5 * COUNT)),
+        map(rows_of(source, 1).row, range(5 * COUNT)),
+        strict=True,
+    )
     same = [(a["image"], b["image"]) for a, b in pairs if (a["image_id"] == b["image_id"]).all()]
     assert same and all((a != b).any() for a, b in same)
 
@@ -250,18 +330,32 @@ def test_where_two_seeds_have_the_same_sample_at_a_place_it_is_transformed_diffe
 def test_all_captions_of_a_sample_are_drawn(source):
     rows = rows_of(source)
     drawn = {tuple(rows.row(position)["caption_id"]) for position in range(10 * COUNT)}
-    assert drawn == {tuple(identity(f"{word} {n}".encode())) for word in ("caption", "picture") for n in range(COUNT)}
+    assert drawn == {
+        tuple(identity(f"{word} {n}".encode()))
+        for word in ("caption", "picture")
+        for n in range(COUNT)
+    }
 
 
 def test_the_fingerprint_of_the_input_tells_seed_batch_size_and_source(source, damaged_source):
     def fingerprint(source, seed=0, batch_size=BATCH):
-        return json.dumps(input_fingerprint(Experiment(seed=seed, data=DataConfig(batch_size=batch_size)), only(source)))
+        return json.dumps(
+            input_fingerprint(
+                Experiment(seed=seed, data=DataConfig(batch_size=batch_size)), only(source)
+            )
+        )
 
-    different = [fingerprint(source), fingerprint(source, seed=1), fingerprint(source, batch_size=8), fingerprint(damaged_source)]
+    different = [
+        fingerprint(source),
+        fingerprint(source, seed=1),
+        fingerprint(source, batch_size=8),
+        fingerprint(damaged_source),
+    ]
     assert len(set(different)) == 4 and fingerprint(source) == different[0]
 
 
 # Damaged samples
+
 
 def test_a_damaged_sample_is_replaced_and_reported_with_its_reason_and_key(damaged_source):
     rows = rows_of(damaged_source)
@@ -272,7 +366,9 @@ def test_a_damaged_sample_is_replaced_and_reported_with_its_reason_and_key(damag
     assert all("image" in str(row["bad_sample"]) for row in bad)
 
 
-def test_a_substitute_is_a_good_sample_and_every_other_row_is_what_it_would_have_been(source, damaged_source):
+def test_a_substitute_is_a_good_sample_and_every_other_row_is_what_it_would_have_been(
+    source, damaged_source
+):
     good = {tuple(identity(png(number))) for number in range(COUNT)}
     for position in range(3 * COUNT):
         whole, row = rows_of(source).row(position), rows_of(damaged_source).row(position)
@@ -284,7 +380,11 @@ def test_a_substitute_is_a_good_sample_and_every_other_row_is_what_it_would_have
 
 def test_a_substitute_is_another_one_each_time_and_the_same_when_asked_again(damaged_source):
     rows = rows_of(damaged_source)
-    found = [(position, row) for position, row in enumerate(map(rows.row, range(10 * COUNT))) if row["reason"]]
+    found = [
+        (position, row)
+        for position, row in enumerate(map(rows.row, range(10 * COUNT)))
+        if row["reason"]
+    ]
     assert len(found) == 20
     assert len({tuple(row["image_id"]) for _, row in found}) > 5
     for position, row in found:
@@ -341,14 +441,17 @@ from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 
 if __name__ == "__main__":
     preprocessor = Preprocessor(8, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
-    rows = TrainRows(open_mixture(TrainSourceConfig(source="synthetic:64")), preprocessor, AugmentationConfig(), 0)
+    mixture = open_mixture(TrainSourceConfig(source="synthetic:64"))
+    rows = TrainRows(mixture, preprocessor, AugmentationConfig(), 0)
     batches = Batches(rows, DataConfig(batch_size=4, workers=1))
     next(batches)
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
     time.sleep(100)
 """)
     environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
-    parent = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    parent = subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment
+    )
     workers = [psutil.Process(int(number)) for number in parent.stdout.readline().split()]
     assert workers
     parent.kill()

@@ -1,4 +1,5 @@
-"""The preprocessor: every way to hand in a picture, what comes out, and its journey through JSON."""
+"""The preprocessor: every way to hand in a picture, what comes out, and its journey through
+JSON."""
 
 import dataclasses
 import io
@@ -27,7 +28,9 @@ SIZE, LENGTH, VOCABULARY = 16, 9, 4096
 
 
 def preprocessor(text=None, **images):
-    return Preprocessor(SIZE, ImagesConfig(**images), load_tokenizer(text or TextConfig(), LENGTH, VOCABULARY))
+    return Preprocessor(
+        SIZE, ImagesConfig(**images), load_tokenizer(text or TextConfig(), LENGTH, VOCABULARY)
+    )
 
 
 def noise(channels=3, size=24):
@@ -51,23 +54,34 @@ def test_a_picture_means_the_same_however_it_is_handed_in(tmp_path, channels):
     assert (expected.shape, expected.dtype) == ((1, SIZE, SIZE, 3), np.float32)
     for picture in pictures:
         np.testing.assert_array_equal(preprocess(images=picture)["image"], expected)
-    np.testing.assert_array_equal(preprocess(images=pictures)["image"], np.repeat(expected, len(pictures), axis=0))
+    np.testing.assert_array_equal(
+        preprocess(images=pictures)["image"], np.repeat(expected, len(pictures), axis=0)
+    )
 
 
 def test_where_boxes_and_parses_are_travels_along_and_older_checkpoints_have_neither():
     plain = preprocessor()
-    given = dataclasses.replace(plain, boxes=BoxesConfig(field="a.b", count=5, unit="fraction"),
-                                dependencies=DependenciesConfig(field="c"))
+    given = dataclasses.replace(
+        plain,
+        boxes=BoxesConfig(field="a.b", count=5, unit="fraction"),
+        dependencies=DependenciesConfig(field="c"),
+    )
     for made in (plain, given):
         assert Preprocessor.from_json(json.loads(json.dumps(made.to_json()))) == made
-    older = {name: value for name, value in plain.to_json().items() if name not in ("boxes", "dependencies")}
+    older = {
+        name: value
+        for name, value in plain.to_json().items()
+        if name not in ("boxes", "dependencies")
+    }
     assert Preprocessor.from_json(older) == plain
 
 
 def test_an_array_of_pictures_is_a_batch():
     pictures = np.stack([noise(), 255 - noise()])
     preprocess = preprocessor()
-    np.testing.assert_array_equal(preprocess(images=pictures)["image"], preprocess(images=list(pictures))["image"])
+    np.testing.assert_array_equal(
+        preprocess(images=pictures)["image"], preprocess(images=list(pictures))["image"]
+    )
 
 
 def test_a_single_caption_is_a_batch_of_one():
@@ -89,14 +103,25 @@ def test_only_what_was_given_comes_out():
 def test_no_pictures_and_no_captions_are_an_empty_batch():
     arrays = preprocessor()(images=[], texts=[])
     assert {name: (array.shape, array.dtype) for name, array in arrays.items()} == {
-        "image": ((0, SIZE, SIZE, 3), np.float32), "text": ((0, LENGTH), np.int32), "text_mask": ((0, LENGTH), np.bool_),
+        "image": ((0, SIZE, SIZE, 3), np.float32),
+        "text": ((0, LENGTH), np.int32),
+        "text_mask": ((0, LENGTH), np.bool_),
     }
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"no picture", Reason.DAMAGED_IMAGE), (png(noise())[:60], Reason.DAMAGED_IMAGE),
-                                                 (None, Reason.MISSING_IMAGE)], ids=["no picture", "cut off", "missing"])
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"no picture", Reason.DAMAGED_IMAGE),
+        (png(noise())[:60], Reason.DAMAGED_IMAGE),
+        (None, Reason.MISSING_IMAGE),
+    ],
+    ids=["no picture", "cut off", "missing"],
+)
 @pytest.mark.parametrize("kind", [str, pathlib.Path])
-def test_a_picture_that_cannot_be_read_is_a_data_error_that_names_its_path(tmp_path, content, reason, kind):
+def test_a_picture_that_cannot_be_read_is_a_data_error_that_names_its_path(
+    tmp_path, content, reason, kind
+):
     path = tmp_path / "holiday.jpg"
     if content is not None:
         path.write_bytes(content)
@@ -117,7 +142,8 @@ def test_pictures_above_the_cap_are_refused():
 
 
 def test_an_empty_caption_is_its_special_tokens_and_they_are_visible():
-    """Attention and pooling need one visible token a row, or a softmax over nothing would follow."""
+    """Attention and pooling need one visible token a row, or a softmax over nothing would
+    follow."""
     arrays = preprocessor()(texts=["", " "])
     np.testing.assert_array_equal(arrays["text"], [[1, 2] + [0] * (LENGTH - 2)] * 2)
     np.testing.assert_array_equal(arrays["text_mask"], [[True, True] + [False] * (LENGTH - 2)] * 2)
@@ -130,7 +156,9 @@ def test_pixels_are_normalised_by_mean_and_standard_deviation():
     spec = {"mean": MEAN, "std": STD, "resize": "squash"}
     pixels = noise()[:SIZE, :SIZE]
     expected = (pixels / 255.0 - np.array(MEAN)) / np.array(STD)  # in float64
-    np.testing.assert_allclose(preprocessor(**spec)(images=pixels)["image"][0], expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(
+        preprocessor(**spec)(images=pixels)["image"][0], expected, rtol=0, atol=1e-6
+    )
 
 
 def test_normalising_on_the_device_gives_what_the_host_gives():
@@ -141,9 +169,21 @@ def test_normalising_on_the_device_gives_what_the_host_gives():
 
 JOURNEYS = [
     (TextConfig(), {}),
-    (TextConfig(canonicalize=("lower_case", "whitespace"), start_token=None, padding_token="<end>"),
-     {"resize": "letterbox", "interpolation": "bilinear", "mean": MEAN, "std": STD, "background": (1, 2, 3),
-      "crop_to_content": True, "content_margin": 0.1, "maximum_pixels": 10_000}),
+    (
+        TextConfig(
+            canonicalize=("lower_case", "whitespace"), start_token=None, padding_token="<end>"
+        ),
+        {
+            "resize": "letterbox",
+            "interpolation": "bilinear",
+            "mean": MEAN,
+            "std": STD,
+            "background": (1, 2, 3),
+            "crop_to_content": True,
+            "content_margin": 0.1,
+            "maximum_pixels": 10_000,
+        },
+    ),
 ]
 
 
@@ -154,7 +194,10 @@ def test_what_comes_back_from_json_makes_the_same_arrays(text, images):
     transparent = noise(4)
     transparent[:5, :, 3] = 0
     texts = ["Red Heart", "", "a very long caption " * 10]
-    expected, found = original(images=transparent, texts=texts), copy(images=transparent, texts=texts)
+    expected, found = (
+        original(images=transparent, texts=texts),
+        copy(images=transparent, texts=texts),
+    )
     for name in ("image", "text", "text_mask"):
         np.testing.assert_array_equal(found[name], expected[name])
     assert copy == original
@@ -170,7 +213,12 @@ def test_json_holds_the_tokenizer_and_not_its_path(tmp_path):
 
 
 def test_from_config_takes_sizes_from_the_model_and_the_rest_from_the_data():
-    model = ModelConfig(image=ViTConfig(image_size=SIZE), text=TextTransformerConfig(length=LENGTH, vocab_size=VOCABULARY))
-    data = DataConfig(images=ImagesConfig(resize="squash"), text=TextConfig(canonicalize=("lower_case",)))
+    model = ModelConfig(
+        image=ViTConfig(image_size=SIZE),
+        text=TextTransformerConfig(length=LENGTH, vocab_size=VOCABULARY),
+    )
+    data = DataConfig(
+        images=ImagesConfig(resize="squash"), text=TextConfig(canonicalize=("lower_case",))
+    )
     found = Preprocessor.from_config(Experiment(data=data, model=model))
     assert found == preprocessor(TextConfig(canonicalize=("lower_case",)), resize="squash")

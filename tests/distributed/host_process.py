@@ -1,4 +1,5 @@
-"""One of several hosts without a model: `python host_process.py BEHAVIOUR PORT HOSTS HOST`, started by test_processes.py."""
+"""One of several hosts without a model: `python host_process.py BEHAVIOUR PORT HOSTS HOST`, started
+by test_processes.py."""
 
 import os
 import signal
@@ -12,7 +13,12 @@ import numpy as np
 
 from vlp_jax.command_line import run_entry_point
 from vlp_jax.distributed.cluster_detection import Launch
-from vlp_jax.distributed.exchange import broadcast_from_primary, check_all_agree, exchange, is_primary_process
+from vlp_jax.distributed.exchange import (
+    broadcast_from_primary,
+    check_all_agree,
+    exchange,
+    is_primary_process,
+)
 from vlp_jax.distributed.processes import HostsConfig, joined
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.sharding.mesh import MeshConfig, batch_sharding, build_mesh
@@ -23,7 +29,9 @@ from vlp_jax.training.signals import StopSignal
 
 def meet(host):
     for number in range(3):
-        assert exchange("a test", {"host": host, "number": number}) == [{"host": i, "number": number} for i in range(2)]
+        assert exchange("a test", {"host": host, "number": number}) == [
+            {"host": i, "number": number} for i in range(2)
+        ]
     assert broadcast_from_primary("a test", lambda: ["by", host]) == ["by", 0]
     try:
         broadcast_from_primary("a test", refuse)
@@ -43,7 +51,12 @@ def place_rows():
     whole = np.arange(16 * 3).reshape(16, 3)
     for sizes in ((-1, 1, 1), (1, -1, 1), (1, 1, -1), (2, 2, 2), (1, 2, 4), (4, 1, 2)):
         mesh = build_mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))))
-        meshes = [mesh, jax.sharding.Mesh(mesh.devices.transpose(2, 1, 0).reshape(mesh.devices.shape), mesh.axis_names)]
+        meshes = [
+            mesh,
+            jax.sharding.Mesh(
+                mesh.devices.transpose(2, 1, 0).reshape(mesh.devices.shape), mesh.axis_names
+            ),
+        ]
         for mesh in meshes:  # the second deals the devices out otherwise
             rows = HostRows(batch_sharding(mesh), 16)
             for shard in rows.place(whole[rows.rows]).addressable_shards:
@@ -69,7 +82,10 @@ def hang_around(host):
 
 def hang(host):
     """Host 0 is the first to notice; it keeps the words that the other is to read."""
-    with tempfile.TemporaryDirectory() as folder, Watchdog(WatchdogConfig(seconds=2 + 60 * host, exit=True), folder, host) as dog:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Watchdog(WatchdogConfig(seconds=2 + 60 * host, exit=True), folder, host) as dog,
+    ):
         dog.done(6)
         time.sleep(60)
 
@@ -108,10 +124,16 @@ def stop_together(host):
 
 def main(arguments):
     behaviour, port, hosts, host = arguments[0], *map(int, arguments[1:])
-    patience = HostsConfig(initialization_seconds=3 if behaviour == "meet_missing" else 60,
-                           heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
-                           barrier_seconds=3 if behaviour == "come_late" else 60)
-    with joined(Launch(f"127.0.0.1:{port}", hosts, host), patience, heeds_signals=behaviour == "stop_together"):
+    patience = HostsConfig(
+        initialization_seconds=3 if behaviour == "meet_missing" else 60,
+        heartbeat_seconds=3 if behaviour in ("hang_around", "never_compute") else 30,
+        barrier_seconds=3 if behaviour == "come_late" else 60,
+    )
+    with joined(
+        Launch(f"127.0.0.1:{port}", hosts, host),
+        patience,
+        heeds_signals=behaviour == "stop_together",
+    ):
         return globals()[behaviour.removesuffix("_missing")](host) or 0
 
 

@@ -10,9 +10,16 @@ from vlp_jax.evaluators.config import metric_names
 from vlp_jax.evaluators.task import TaskConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
-POSSIBLE = {"clip_emoji": {"retrieval", "zero_shot"}, "albef": {"retrieval", "zero_shot", "matching"}, "vilt": {"matching"},
-            "coca_b16": {"retrieval", "zero_shot", "captions"}, "vit_gpt2": {"captions"}, "mae_b16": set(),
-            "vqa_fusion": {"classification"}, "vqa_generative": {"classification", "answers"}}
+POSSIBLE = {
+    "clip_emoji": {"retrieval", "zero_shot"},
+    "albef": {"retrieval", "zero_shot", "matching"},
+    "vilt": {"matching"},
+    "coca_b16": {"retrieval", "zero_shot", "captions"},
+    "vit_gpt2": {"captions"},
+    "mae_b16": set(),
+    "vqa_fusion": {"classification"},
+    "vqa_generative": {"classification", "answers"},
+}
 
 
 @pytest.mark.parametrize("name", POSSIBLE)
@@ -23,12 +30,19 @@ def test_a_task_for_which_nothing_is_trained_is_a_config_error_naming_the_possib
         if kind in POSSIBLE[name]:
             assert not messages
             continue
-        assert len(messages) == 1 and messages[0].startswith(f"evaluators.val.tasks: '{kind}' needs ")
-        assert all(possible in messages[0].split("possible:")[1] for possible in POSSIBLE[name] or {"no task"})
+        assert len(messages) == 1 and messages[0].startswith(
+            f"evaluators.val.tasks: '{kind}' needs "
+        )
+        assert all(
+            possible in messages[0].split("possible:")[1]
+            for possible in POSSIBLE[name] or {"no task"}
+        )
 
 
 def test_embeddings_of_mixed_pictures_are_trained():
-    config = load_config(f"{CONFIGS}/clip_emoji.py:smoke", [("objectives.contrastive.mixup", "0.2")])
+    config = load_config(
+        f"{CONFIGS}/clip_emoji.py:smoke", [("objectives.contrastive.mixup", "0.2")]
+    )
     assert config.evaluators["val_vendor"].tasks.keys() == {"retrieval", "zero_shot"}
 
 
@@ -40,26 +54,47 @@ def test_similar_negatives_need_embeddings_that_are_trained_and_do_not_train_the
     load_config(f"{CONFIGS}/albef.py:smoke")
 
 
-@pytest.mark.parametrize(("name", "labels"), [("multimodal_classification:full", True), ("multimodal_classification:smoke", True),
-                                              ("multimodal_classification:small", False), ("vqa_fusion:full", False),
-                                              ("vqa_generative:full", False)])
+@pytest.mark.parametrize(
+    ("name", "labels"),
+    [
+        ("multimodal_classification:full", True),
+        ("multimodal_classification:smoke", True),
+        ("multimodal_classification:small", False),
+        ("vqa_fusion:full", False),
+        ("vqa_generative:full", False),
+    ],
+)
 def test_how_well_labels_are_told_is_measured_where_a_sample_has_several(name, labels):
     file, _, variant = name.partition(":")
     config = load_config(f"{CONFIGS}/{file}.py:{variant}")
     names = metric_names(config.evaluators, config)
     told = {"f1_micro", "f1_macro", "average_precision"}
-    assert {name.rpartition("classification_")[2] for name in names} & told == (told if labels else set())
+    assert {name.rpartition("classification_")[2] for name in names} & told == (
+        told if labels else set()
+    )
 
 
 def test_the_best_checkpoints_may_be_kept_by_labels_only_where_there_are_some():
-    overrides = [("checkpoint.best_metric", "val_vendor/classification_f1_macro"), ("checkpoint.keep_best", "1")]
+    overrides = [
+        ("checkpoint.best_metric", "val_vendor/classification_f1_macro"),
+        ("checkpoint.keep_best", "1"),
+    ]
     load_config(f"{CONFIGS}/multimodal_classification.py:smoke", overrides)
-    with pytest.raises(ConfigError, match="classification_f1_macro' is not measured by the config's evaluators"):
+    with pytest.raises(
+        ConfigError, match="classification_f1_macro' is not measured by the config's evaluators"
+    ):
         load_config(f"{CONFIGS}/multimodal_classification.py:small", overrides)
-    with pytest.raises(ConfigError, match="checkpoint.best_metric: None is not measured .*they measure val_vendor/answers_samples"):
+    with pytest.raises(
+        ConfigError,
+        match="checkpoint.best_metric: None is not measured .*they "
+        "measure val_vendor/answers_samples",
+    ):
         load_config(f"{CONFIGS}/vqa_generative.py:smoke", [("checkpoint.keep_best", "1")])
     for metric in ("samples", "exact_match"):
-        best = [("checkpoint.keep_best", "1"), ("checkpoint.best_metric", f"val_vendor/answers_{metric}")]
+        best = [
+            ("checkpoint.keep_best", "1"),
+            ("checkpoint.best_metric", f"val_vendor/answers_{metric}"),
+        ]
         load_config(f"{CONFIGS}/vqa_generative.py:smoke", best)
 
 

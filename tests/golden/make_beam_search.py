@@ -1,4 +1,5 @@
-"""What beam search of transformers' `generate` finds for a model whose logits are looked up by its last three tokens.
+"""What beam search of transformers' `generate` finds for a model whose logits are looked up by its
+last three tokens.
 
 pip install torch==2.13.0 transformers==5.24.0
 python tests/golden/make_beam_search.py   # writes beam_search.npz beside itself
@@ -18,7 +19,8 @@ PENALTIES, EARLY = (-0.5, 0.0, 0.6, 1.0, 2.0), (False, True, "never")
 
 
 class Table(PreTrainedModel, GenerationMixin):
-    """Logits [V] of the next token from `tables` [ROWS, V + 1, V + 1, V + 1, V], the row being that of the first token."""
+    """Logits [V] of the next token from `tables` [ROWS, V + 1, V + 1, V + 1, V], the row being that
+    of the first token."""
 
     config_class = PretrainedConfig
 
@@ -28,13 +30,17 @@ class Table(PreTrainedModel, GenerationMixin):
 
     def forward(self, input_ids: torch.Tensor, **_) -> CausalLMOutput:
         past = torch.cat([torch.full((len(input_ids), 3), V), input_ids], dim=1)
-        row = input_ids[:, 0] - V  # the first token names the table; nothing stands before the second
+        # the first token names the table; nothing stands before the second
+        row = input_ids[:, 0] - V
         past = torch.where(past >= V, V, past)
-        return CausalLMOutput(logits=self.tables[row, past[:, -3], past[:, -2], past[:, -1]][:, None])
+        return CausalLMOutput(
+            logits=self.tables[row, past[:, -3], past[:, -2], past[:, -1]][:, None]
+        )
 
 
 def tables() -> np.ndarray:
-    """Random logits whose end token is likely in some rows and rare in others, so that unfinished texts overtake finished ones."""
+    """Random logits whose end token is likely in some rows and rare in others, so that unfinished
+    texts overtake finished ones."""
     logits = 1.5 * np.random.default_rng(7).normal(size=(ROWS, V + 1, V + 1, V + 1, V))
     logits[..., END] += np.linspace(-1.5, 1.5, ROWS)[:, None, None, None]
     return logits.astype(np.float32)
@@ -46,14 +52,24 @@ def main() -> None:
     start = torch.arange(ROWS)[:, None] + V
     found = {}
     for num_beams, length, penalty, early in itertools.product(BEAMS, LENGTHS, PENALTIES, EARLY):
-        config = GenerationConfig(num_beams=num_beams, num_return_sequences=num_beams, max_new_tokens=length,
-                                  length_penalty=penalty, early_stopping=early, eos_token_id=END, pad_token_id=PADDING,
-                                  use_cache=False, do_sample=False,
-                                  output_scores=True, return_dict_in_generate=True)
+        config = GenerationConfig(
+            num_beams=num_beams,
+            num_return_sequences=num_beams,
+            max_new_tokens=length,
+            length_penalty=penalty,
+            early_stopping=early,
+            eos_token_id=END,
+            pad_token_id=PADDING,
+            use_cache=False,
+            do_sample=False,
+            output_scores=True,
+            return_dict_in_generate=True,
+        )
         output = model.generate(start, generation_config=config)
         texts = output.sequences[:, 1:].numpy()
         texts = np.pad(texts, ((0, 0), (0, length - texts.shape[1])), constant_values=PADDING)
-        texts[np.cumsum(texts == END, axis=1) - (texts == END) > 0] = PADDING  # where transformers repeats the end token
+        # where transformers repeats the end token
+        texts[np.cumsum(texts == END, axis=1) - (texts == END) > 0] = PADDING
         name = f"{num_beams}_{length}_{penalty}_{early}"
         found[f"texts_{name}"] = texts.reshape(ROWS, num_beams, length).astype(np.int8)
         found[f"scores_{name}"] = output.sequences_scores.numpy().reshape(ROWS, num_beams)

@@ -1,7 +1,9 @@
-"""Writes tests/golden/convolutions.npz: what torchvision's VGG and Inception-v3 compute, in train and eval mode.
+"""Writes tests/golden/convolutions.npz: what torchvision's VGG and Inception-v3 compute, in train
+and eval mode.
 
-Run in an environment with torch and torchvision: `PYTHONPATH=tests/helpers python tests/golden/make_convolutions.py`.
-Parameters are drawn by `drawn`, in torch's layouts, here as in the test; the file holds outputs alone.
+Run in an environment with torch and torchvision: `PYTHONPATH=tests/helpers python
+tests/golden/make_convolutions.py`. Parameters are drawn by `drawn`, in torch's layouts, here as in
+the test; the file holds outputs alone.
 """
 
 import pathlib
@@ -25,14 +27,22 @@ def thinned(found: np.ndarray) -> np.ndarray:
 
 
 def vgg(batch_norm: bool):
-    """torchvision's convolutions of a narrow VGG-11, with narrow first layers of its classifier, or the mean."""
+    """torchvision's convolutions of a narrow VGG-11, with narrow first layers of its classifier, or
+    the mean."""
     import torch
     from torchvision.models.vgg import make_layers
 
-    layers = [entry for i, depth in enumerate(DEPTHS) for entry in [WIDTH * min(2**i, 8)] * depth + ["M"]]
-    places = (SIDES[PLAIN] // 32)**2
-    head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(8 * WIDTH * places, HIDDEN), torch.nn.ReLU(),
-                               torch.nn.Linear(HIDDEN, HIDDEN), torch.nn.ReLU())
+    layers = [
+        entry for i, depth in enumerate(DEPTHS) for entry in [WIDTH * min(2**i, 8)] * depth + ["M"]
+    ]
+    places = (SIDES[PLAIN] // 32) ** 2
+    head = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(8 * WIDTH * places, HIDDEN),
+        torch.nn.ReLU(),
+        torch.nn.Linear(HIDDEN, HIDDEN),
+        torch.nn.ReLU(),
+    )
     mean = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     return torch.nn.Sequential(make_layers(layers, batch_norm), mean if batch_norm else head)
 
@@ -52,8 +62,14 @@ def main() -> None:
 
     found = {}
     for kind, model in {PLAIN: vgg(False), BATCH: vgg(True), INCEPTION: inception()}.items():
-        model.load_state_dict({name: value if name.endswith("tracked") else torch.from_numpy(drawn(name, tuple(value.shape)))
-                               for name, value in model.state_dict().items()})
+        model.load_state_dict(
+            {
+                name: value
+                if name.endswith("tracked")
+                else torch.from_numpy(drawn(name, tuple(value.shape)))
+                for name, value in model.state_dict().items()
+            }
+        )
         images = torch.from_numpy(pictures(kind).transpose(0, 3, 1, 2).copy())
         with torch.no_grad():
             found[f"{kind}/eval"] = thinned(model.eval()(images).numpy())

@@ -1,7 +1,9 @@
-"""Writes tests/golden/resnet.npz: what torchvision's ResNets and open_clip's ModifiedResNet compute, in train and eval mode.
+"""Writes tests/golden/resnet.npz: what torchvision's ResNets and open_clip's ModifiedResNet
+compute, in train and eval mode.
 
-Run in an environment with torch, torchvision and open_clip: `PYTHONPATH=tests/helpers python tests/golden/make_resnet.py`.
-Parameters are drawn by `drawn`, in torch's layouts, here as in the test; the file holds outputs and running statistics alone.
+Run in an environment with torch, torchvision and open_clip: `PYTHONPATH=tests/helpers python
+tests/golden/make_resnet.py`. Parameters are drawn by `drawn`, in torch's layouts, here as in the
+test; the file holds outputs and running statistics alone.
 """
 
 import pathlib
@@ -29,14 +31,21 @@ def main() -> None:
     from open_clip.modified_resnet import ModifiedResNet
     from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-    models = {BASIC: ResNet(BasicBlock, [2, 1, 1, 1]), BOTTLENECK: ResNet(Bottleneck, [1, 2, 1, 1]),
-              CLIP: ModifiedResNet((2, 1, 1, 1), image_size=SIZE, **CLIP_SHAPE)}
+    models = {
+        BASIC: ResNet(BasicBlock, [2, 1, 1, 1]),
+        BOTTLENECK: ResNet(Bottleneck, [1, 2, 1, 1]),
+        CLIP: ModifiedResNet((2, 1, 1, 1), image_size=SIZE, **CLIP_SHAPE),
+    }
     found = {}
     for kind, model in models.items():
         if kind != CLIP:
             model.fc = torch.nn.Identity()
-        state = {name: value if name.endswith("tracked") else torch.from_numpy(drawn(name, tuple(value.shape)))
-                 for name, value in model.state_dict().items()}
+        state = {
+            name: value
+            if name.endswith("tracked")
+            else torch.from_numpy(drawn(name, tuple(value.shape)))
+            for name, value in model.state_dict().items()
+        }
         model.load_state_dict(state)
         images = torch.from_numpy(pictures().transpose(0, 3, 1, 2).copy())
         with torch.no_grad():
@@ -44,7 +53,9 @@ def main() -> None:
             found[f"{kind}/train"] = thinned(model.train()(images).numpy())
         for name in ("bn1", "layer1.0.bn2", "layer4.0.downsample.1"):
             for statistic in ("running_mean", "running_var"):
-                found[f"{kind}/{name}.{statistic}"] = thinned(model.state_dict()[f"{name}.{statistic}"].numpy())
+                found[f"{kind}/{name}.{statistic}"] = thinned(
+                    model.state_dict()[f"{name}.{statistic}"].numpy()
+                )
     np.savez_compressed(pathlib.Path(__file__).with_name("resnet.npz"), **found)
 
 

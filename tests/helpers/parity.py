@@ -13,14 +13,21 @@ def shapes_of(module, batch):
 
 def loss_of(module, params, batch):
     """The loss of a batch, and what every part of the module gave."""
-    loss, variables = module.apply({"params": params}, batch, rngs={"dropout": jax.random.key(0)}, capture_intermediates=True,
-                                   mutable=["intermediates"])
+    loss, variables = module.apply(
+        {"params": params},
+        batch,
+        rngs={"dropout": jax.random.key(0)},
+        capture_intermediates=True,
+        mutable=["intermediates"],
+    )
     return loss.value, variables["intermediates"]
 
 
 def loss_and_gradient(module, params, batch):
     """((the loss, what every part of the module gave), the loss's gradient in `params`)"""
-    return jax.jit(jax.value_and_grad(lambda params: loss_of(module, params, batch), has_aux=True))(params)
+    return jax.jit(jax.value_and_grad(lambda params: loss_of(module, params, batch), has_aux=True))(
+        params
+    )
 
 
 def relative_error(a, b):

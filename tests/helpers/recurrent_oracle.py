@@ -12,7 +12,8 @@ def affine(gate, x):
 
 
 def lstm_step(cell, carry, x):
-    """Gers et al. 2000: the input, forget and output gates and the candidate of a step see its word and the state before."""
+    """Gers et al. 2000: the input, forget and output gates and the candidate of a step see its word
+    and the state before."""
     c, h = carry
     i, f, o = (sigmoid(affine(cell[f"i{gate}"], x) + affine(cell[f"h{gate}"], h)) for gate in "ifo")
     c = f * c + i * np.tanh(affine(cell["ig"], x) + affine(cell["hg"], h))
@@ -21,7 +22,7 @@ def lstm_step(cell, carry, x):
 
 def gru_step(cell, carry, x):
     """Cho et al. 2014, equations 5 to 8, the reset gate on the product with the state."""
-    h, = carry
+    (h,) = carry
     r, z = (sigmoid(affine(cell[f"i{gate}"], x) + affine(cell[f"h{gate}"], h)) for gate in "rz")
     return (z * h + (1 - z) * np.tanh(affine(cell["in"], x) + r * affine(cell["hn"], h)),)
 
@@ -31,7 +32,10 @@ STEPS, STATES = {"lstm": lstm_step, "gru": gru_step}, {"lstm": 2, "gru": 1}
 
 def states(kind, cell, words):
     """The states of a cell of kind "lstm" or "gru" along words [L, D], from zero."""
-    carry, found = (np.zeros(cell["hi" if kind == "lstm" else "hr"]["kernel"].shape[0]),) * STATES[kind], []
+    carry, found = (
+        (np.zeros(cell["hi" if kind == "lstm" else "hr"]["kernel"].shape[0]),) * STATES[kind],
+        [],
+    )
     for x in words:
         carry = STEPS[kind](cell, carry, x)
         found.append(carry[-1])

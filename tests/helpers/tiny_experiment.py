@@ -10,7 +10,8 @@ BATCH = 8
 
 
 def experiment(**changes):
-    """A config whose towers are as small as they get; `changes` are dotted keys with __ for the dot."""
+    """A config whose towers are as small as they get; `changes` are dotted keys with __ for the
+    dot."""
     config = base()
     config.update(steps=10, objectives=dict(contrastive=dict(kind="clip")))
     config.data.batch_size = BATCH
@@ -34,11 +35,17 @@ def set_keys(config, changes):
 def batch_of(rows=BATCH, seed=0):
     rng = np.random.default_rng(seed)
     ids = np.stack([np.arange(rows), np.arange(rows)], axis=1).astype(np.int32)
-    return {"image": rng.integers(0, 256, (rows, 8, 8, 3)).astype(np.uint8),
-            "text": rng.integers(0, 20, (rows, 5)).astype(np.int32),
-            "text_mask": np.arange(5) < rng.integers(1, 6, (rows, 1)), "caption_id": ids, "image_id": ids + 100}
+    return {
+        "image": rng.integers(0, 256, (rows, 8, 8, 3)).astype(np.uint8),
+        "text": rng.integers(0, 20, (rows, 5)).astype(np.int32),
+        "text_mask": np.arange(5) < rng.integers(1, 6, (rows, 1)),
+        "caption_id": ids,
+        "image_id": ids + 100,
+    }
 
 
 def leaves(tree):
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }

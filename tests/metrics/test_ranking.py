@@ -1,4 +1,5 @@
-"""Ranks and recall against a slow rewriting of their definition, and on cases worked out by hand."""
+"""Ranks and recall against a slow rewriting of their definition, and on cases worked out by
+hand."""
 
 import numpy as np
 import pytest
@@ -7,7 +8,8 @@ from vlp_jax.metrics.ranking import chance_at_1, ranks, recall_at, similarities
 
 
 def ranks_by_definition(queries, candidates, positives):
-    """One place behind every candidate that is no positive and is at least as similar as the query's best positive."""
+    """One place behind every candidate that is no positive and is at least as similar as the
+    query's best positive."""
     result = []
     for query, own in zip(queries, positives, strict=True):
         scores = [float(np.dot(query, candidate)) for candidate in candidates]
@@ -20,7 +22,8 @@ def ranks_by_definition(queries, candidates, positives):
 @pytest.mark.parametrize("rows", [1, 7, 1024])
 def test_ranks_are_what_the_definition_says_with_many_ties_and_several_positives(seed, rows):
     rng = np.random.default_rng(seed)
-    queries, candidates = (rng.integers(-2, 3, (n, 3)).astype(np.float32) for n in (25, 40))  # small integers tie exactly
+    # small integers tie exactly
+    queries, candidates = (rng.integers(-2, 3, (n, 3)).astype(np.float32) for n in (25, 40))
     positives = [rng.choice(40, rng.integers(1, 5), replace=False).tolist() for _ in queries]
     expected = ranks_by_definition(queries, candidates, positives)
     np.testing.assert_array_equal(ranks(queries, candidates, positives, rows), expected)
@@ -43,7 +46,10 @@ def test_a_collapsed_model_ranks_last_however_the_matrix_product_rounds(count, d
 
 
 def test_other_positives_stand_in_nobodys_way():
-    queries, candidates = np.ones((1, 1), np.float32), np.array([[3.0], [3.0], [2.0], [1.0]], np.float32)
+    queries, candidates = (
+        np.ones((1, 1), np.float32),
+        np.array([[3.0], [3.0], [2.0], [1.0]], np.float32),
+    )
     order = ranks(queries, candidates, [[0, 1]])
     assert (recall_at(order, 1), chance_at_1([[0, 1]], 4)) == (1.0, 0.5)
     np.testing.assert_array_equal(ranks(queries, candidates, [[2, 3]]), [3])
@@ -78,4 +84,5 @@ def test_chance_is_what_random_embeddings_reach():
     rng = np.random.default_rng(0)
     positives = [rng.choice(6, rng.integers(1, 4), replace=False).tolist() for _ in range(3000)]
     order = [ranks(rng.normal(size=(1, 4)), rng.normal(size=(6, 4)), [own])[0] for own in positives]
-    assert abs(recall_at(np.array(order), 1) - chance_at_1(positives, 6)) < 0.035  # four standard deviations
+    # four standard deviations
+    assert abs(recall_at(np.array(order), 1) - chance_at_1(positives, 6)) < 0.035

@@ -1,4 +1,5 @@
-"""Masked autoencoding: the loss against float64 NumPy, the masks by their distribution, and what the tower sees."""
+"""Masked autoencoding: the loss against float64 NumPy, the masks by their distribution, and what
+the tower sees."""
 
 import dataclasses
 import math
@@ -21,40 +22,66 @@ from vlp_jax.training.accumulation import loss_gradients
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import create_state, initial_variables
 
-HEAD = dict(kind="masked_autoencoder", mask_ratio=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2)
+HEAD = dict(
+    kind="masked_autoencoder", mask_ratio=0.5, decoder_width=8, decoder_depth=1, decoder_heads=2
+)
 
 
 def config_of(**image):
-    return experiment(model__image=dict(kind="vit", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8, image_size=8, patch_size=2,
-                                        position="sincos2d") | image, objectives=dict(mae=HEAD))
+    return experiment(
+        model__image=dict(
+            kind="vit",
+            preset="Ti",
+            width=8,
+            depth=1,
+            heads=2,
+            mlp_dim=8,
+            image_size=8,
+            patch_size=2,
+            position="sincos2d",
+        )
+        | image,
+        objectives=dict(mae=HEAD),
+    )
 
 
 def layer_norm(x, p):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p["scale"] + p["bias"]
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6) * p[
+        "scale"
+    ] + p["bias"]
 
 
 def decoder_layer(x, p):
     """One pre-norm transformer layer (Vaswani et al. 2017) with an exact GELU."""
     erf = np.vectorize(math.erf)
     y = layer_norm(x, p["attention_norm"])
-    q, k, v = (np.einsum("nd,dhk->nhk", y, p["attention"][name]["kernel"]) + p["attention"][name]["bias"]
-               for name in ("query", "key", "value"))
+    q, k, v = (
+        np.einsum("nd,dhk->nhk", y, p["attention"][name]["kernel"]) + p["attention"][name]["bias"]
+        for name in ("query", "key", "value")
+    )
     logits = np.einsum("nhk,mhk->hnm", q, k) / np.sqrt(q.shape[-1])
     weights = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     out = p["attention"]["out"]
     x = x + np.einsum("hnm,mhk,hkd->nd", weights, v, out["kernel"]) + out["bias"]
     y = layer_norm(x, p["mlp_norm"]) @ p["mlp"]["in"]["kernel"] + p["mlp"]["in"]["bias"]
-    return x + (y * (1 + erf(y / np.sqrt(2))) / 2) @ p["mlp"]["out"]["kernel"] + p["mlp"]["out"]["bias"]
+    return (
+        x
+        + (y * (1 + erf(y / np.sqrt(2))) / 2) @ p["mlp"]["out"]["kernel"]
+        + p["mlp"]["out"]["bias"]
+    )
 
 
 @pytest.mark.full
 def test_the_loss_is_that_of_the_paper():
-    """From the encoder's tokens on: unshuffling, decoder, normalised pixels and the mean over masked patches."""
+    """From the encoder's tokens on: unshuffling, decoder, normalised pixels and the mean over
+    masked patches."""
     config = config_of()
     module, image = build_module(config), np.random.default_rng(0).normal(size=(3, 8, 8, 3))
     variables = nn.meta.unbox(initial_variables(module, example_batch(config, 3), 0))
     rng = np.random.default_rng(1)
-    variables = jax.tree.map(lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), variables)
+    variables = jax.tree.map(
+        lambda x: x + 0.1 * rng.normal(size=x.shape).astype(np.float32), variables
+    )
     batch = example_batch(config, 3) | {"image": jnp.asarray(image, jnp.float32)}
     drawn = {}
 
@@ -67,8 +94,17 @@ def test_the_loss_is_that_of_the_paper():
         loss = module.apply(variables, batch, True, rngs={"dropout": jax.random.key(2)})
     kept, _ = (np.asarray(x) for x in drawn["patches"])
     tower = VisionLanguageModel(config.model, Precision())
-    tokens = np.asarray(tower.apply({"params": variables["params"]["model"]}, batch["image"], True, True, kept,
-                                    method="encode_image").tokens, np.float64)
+    tokens = np.asarray(
+        tower.apply(
+            {"params": variables["params"]["model"]},
+            batch["image"],
+            True,
+            True,
+            kept,
+            method="encode_image",
+        ).tokens,
+        np.float64,
+    )
     head = jax.tree.map(lambda x: np.asarray(x, np.float64), variables["params"]["objectives_mae"])
     errors, variances = [], []
     for b in range(3):
@@ -76,13 +112,15 @@ def test_the_loss_is_that_of_the_paper():
         x = np.tile(head["mask_token"][0], (16, 1))
         for place, row in zip(kept[b], hidden[1:], strict=True):
             x[place] = row
-        x = decoder_layer(np.concatenate([hidden[:1], x + sincos2d(4, 8)]), head["decoder"]["layer_0"])
+        x = decoder_layer(
+            np.concatenate([hidden[:1], x + sincos2d(4, 8)]), head["decoder"]["layer_0"]
+        )
         predicted = (layer_norm(x, head["norm"]) @ head["out"]["kernel"] + head["out"]["bias"])[1:]
         for place in set(range(16)) - set(kept[b].tolist()):
             row, column = divmod(place, 4)
-            pixels = image[b, 2 * row:2 * row + 2, 2 * column:2 * column + 2].reshape(-1)
+            pixels = image[b, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2].reshape(-1)
             target = (pixels - pixels.mean()) / np.sqrt(pixels.var(ddof=1) + 1e-6)
-            errors.append(np.mean((predicted[place] - target)**2))
+            errors.append(np.mean((predicted[place] - target) ** 2))
             variances.append(np.mean(target**2))
     assert len(errors) == 3 * 8
     np.testing.assert_allclose(loss.metrics["mae/loss"], np.mean(errors), rtol=1e-4)
@@ -92,9 +130,11 @@ def test_the_loss_is_that_of_the_paper():
 def test_so_many_patches_are_masked_and_each_as_often_as_any_other():
     kept, restore = (np.asarray(x) for x in visible_patches(jax.random.key(0), 4000, 16, 0.75))
     assert kept.shape == (4000, 4) and (np.sort(restore, axis=1) == np.arange(16)).all()
-    np.testing.assert_array_equal(np.take_along_axis(restore, kept, axis=1), np.tile(np.arange(4), (4000, 1)))
+    np.testing.assert_array_equal(
+        np.take_along_axis(restore, kept, axis=1), np.tile(np.arange(4), (4000, 1))
+    )
     masked = (restore >= 4).mean(axis=0)
-    np.testing.assert_allclose(masked, 0.75, atol=5 * (0.75 * 0.25 / 4000)**0.5)
+    np.testing.assert_allclose(masked, 0.75, atol=5 * (0.75 * 0.25 / 4000) ** 0.5)
 
 
 def test_targets_do_not_change_with_brightness_and_contrast():
@@ -103,23 +143,39 @@ def test_targets_do_not_change_with_brightness_and_contrast():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stem", [{}, dict(stem="convolution", stem_channels=(8, 8), stem_strides=(2, 1))], ids=str)
+@pytest.mark.parametrize(
+    "stem", [{}, dict(stem="convolution", stem_channels=(8, 8), stem_strides=(2, 1))], ids=str
+)
 def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens(stem):
     config = config_of(pooling="cls", **stem)
     model = VisionLanguageModel(config.model, Precision())
-    image, kept = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32), np.array([[3, 0], [5, 9]])
+    image, kept = (
+        np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32),
+        np.array([[3, 0], [5, 9]]),
+    )
     variables = nn.meta.unbox(model.init(jax.random.key(0), image, None))
 
     def tokens(image, kept=None):
-        return np.asarray(model.apply(variables, image, False, True, kept, method="encode_image").tokens)
+        return np.asarray(
+            model.apply(variables, image, False, True, kept, method="encode_image").tokens
+        )
 
     changed = image.copy()
     changed[:, 6:] += 1.0  # the last row of patches, 12 to 15
     found = tokens(image, kept)
     assert found.shape == (2, 3, 8)
     np.testing.assert_array_equal(tokens(changed, kept), found)
-    slopes = jax.grad(lambda image: model.apply(variables, image, False, True, kept, method="encode_image").tokens.sum())(image)
-    seen = np.abs(rearrange(np.asarray(slopes), "b (h p) (w q) c -> b (h w) (p q c)", p=2, q=2)).max(-1) > 0
+    slopes = jax.grad(
+        lambda image: model.apply(
+            variables, image, False, True, kept, method="encode_image"
+        ).tokens.sum()
+    )(image)
+    seen = (
+        np.abs(rearrange(np.asarray(slopes), "b (h p) (w q) c -> b (h w) (p q c)", p=2, q=2)).max(
+            -1
+        )
+        > 0
+    )
     np.testing.assert_array_equal(seen, (np.arange(16) == kept[..., None]).any(1))
     assert np.abs(tokens(changed) - tokens(image)).max() > 1e-3
     everything = np.tile(np.arange(16), (2, 1))
@@ -128,14 +184,18 @@ def test_the_tower_sees_only_what_is_kept_and_no_other_pixel_changes_its_tokens(
 
 def test_text_gets_no_parameters_and_a_resnet_is_refused():
     config = config_of()
-    shapes = jax.eval_shape(lambda: initial_variables(build_module(config), example_batch(config), 0))["params"]
+    shapes = jax.eval_shape(
+        lambda: initial_variables(build_module(config), example_batch(config), 0)
+    )["params"]
     assert set(shapes) == {"model", "objectives_mae"} and set(shapes["model"]) == {"image"}
     resnet = dict(kind="resnet", width=4, blocks=(1,), image_size=8)
     with pytest.raises(ConfigError, match="objectives.mae: .*model.image.kind must be 'vit'"):
         experiment(model__image=resnet, objectives=dict(mae=HEAD))
     unchecked = dataclasses.replace(experiment(model__image=resnet), objectives=config.objectives)
     with pytest.raises(ConfigError, match="model.image.kind must be 'vit'"):
-        jax.eval_shape(lambda: initial_variables(build_module(unchecked), example_batch(unchecked), 0))
+        jax.eval_shape(
+            lambda: initial_variables(build_module(unchecked), example_batch(unchecked), 0)
+        )
 
 
 @pytest.mark.slow
@@ -149,7 +209,9 @@ def test_a_few_updates_lower_the_loss():
     def update(state, key):
         gradients, metrics, _ = loss_gradients(config, module, state, batch, key)
         updates, moments = optimizer.update(gradients, state.optimizer)
-        return state.replace(params=optax.apply_updates(state.params, updates), optimizer=moments), metrics
+        return state.replace(
+            params=optax.apply_updates(state.params, updates), optimizer=moments
+        ), metrics
 
     losses = []
     for step in range(40):

@@ -1,4 +1,7 @@
-"""Masked multimodal modelling: what tells what, padding, and what it needs. Its losses are in models/test_parity_flava.py."""
+"""Masked multimodal modelling: what tells what, padding, and what it needs.
+
+Its losses are in models/test_parity_flava.py.
+"""
 
 import flax.linen as nn
 import jax
@@ -14,7 +17,15 @@ from vlp_jax.objectives.masked_language import mask_tokens
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.state import initial_variables
 
-BOTH = dict(kind="masked_joint", codes=20, code_width=4, smallest_block=1, rate=0.5, keep_first=False, keep_last=False)
+BOTH = dict(
+    kind="masked_joint",
+    codes=20,
+    code_width=4,
+    smallest_block=1,
+    rate=0.5,
+    keep_first=False,
+    keep_last=False,
+)
 
 
 def module_of(kind="merged", **changes):
@@ -28,18 +39,32 @@ def losses(batch, **changes):
     shapes = nn.meta.unbox(jax.eval_shape(lambda: initial_variables(module, example, 0)))
     rng = np.random.default_rng(3)
     params = jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray((path[-1].key == "scale") + 0.4 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
-    metrics = jax.jit(lambda batch: module.apply(params, batch, True, rngs={"dropout": jax.random.key(1)}).metrics)(batch)
-    np.testing.assert_allclose(metrics["both/loss"], metrics["both/image_loss"] + metrics["both/text_loss"], rtol=1e-6)
+        lambda path, leaf: jnp.asarray(
+            (path[-1].key == "scale") + 0.4 * rng.normal(size=leaf.shape), leaf.dtype
+        ),
+        shapes,
+    )
+    metrics = jax.jit(
+        lambda batch: module.apply(params, batch, True, rngs={"dropout": jax.random.key(1)}).metrics
+    )(batch)
+    np.testing.assert_allclose(
+        metrics["both/loss"], metrics["both/image_loss"] + metrics["both/text_loss"], rtol=1e-6
+    )
     assert {name.removeprefix("both/") for name in metrics} == {
-        "loss", *(f"image_{name}" for name in ("loss", "accuracy", "code_entropy")),
-        *(f"text_{name}" for name in ("loss", "accuracy", "masked", "unigram_entropy"))}
+        "loss",
+        *(f"image_{name}" for name in ("loss", "accuracy", "code_entropy")),
+        *(f"text_{name}" for name in ("loss", "accuracy", "masked", "unigram_entropy")),
+    }
     return np.array([float(metrics["both/image_loss"]), float(metrics["both/text_loss"])])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [{}, dict(kind="co_attention", tied=True)], ids=["one stream", "two streams"])
-def test_patches_are_told_from_words_too_and_words_from_patches_too_and_padding_changes_nothing(changes):
+@pytest.mark.parametrize(
+    "changes", [{}, dict(kind="co_attention", tied=True)], ids=["one stream", "two streams"]
+)
+def test_patches_are_told_from_words_too_and_words_from_patches_too_and_padding_changes_nothing(
+    changes,
+):
     batch = batch_of()
     batch |= {"image": (batch["image"] / 127.5 - 1.0).astype(np.float32)}
     mask = batch["text_mask"]
@@ -48,12 +73,17 @@ def test_patches_are_told_from_words_too_and_words_from_patches_too_and_padding_
     np.testing.assert_array_equal(padded, before)
     words = np.where(mask, (batch["text"] + 1) % 19, batch["text"]).astype(np.int32)
     assert abs(losses(batch | {"text": words}, **changes)[0] - before[0]) > 1e-3
-    assert abs(losses(batch | {"image": batch["image"][::-1].copy()}, **changes)[1] - before[1]) > 1e-3
+    assert (
+        abs(losses(batch | {"image": batch["image"][::-1].copy()}, **changes)[1] - before[1]) > 1e-3
+    )
 
 
 def test_a_fusion_without_tokens_of_the_picture_is_a_config_error():
     module, batch = module_of("cross_attention")
-    with pytest.raises(ConfigError, match="model.fusion.kind: 'cross_attention' gives no tokens of the image .* use 'merged'"):
+    with pytest.raises(
+        ConfigError,
+        match="model.fusion.kind: 'cross_attention' gives no tokens of the image .* use 'merged'",
+    ):
         jax.eval_shape(lambda: initial_variables(module, batch, 0))
 
 
@@ -65,7 +95,9 @@ def test_it_needs_a_mask_token_and_spares_only_ends_that_there_are_as_masked_wor
     with pytest.raises(ConfigError, match="leaves no id for the mask token of objectives.both"):
         Preprocessor.from_config(to_config(config.to_dict()))
     config.data.text.start_token = None
-    with pytest.raises(ConfigError, match="objectives.both.keep_first: has no effect without data.text.start_token"):
+    with pytest.raises(
+        ConfigError, match="objectives.both.keep_first: has no effect without data.text.start_token"
+    ):
         to_config(config.to_dict())
 
 
@@ -74,14 +106,42 @@ def test_whole_words_are_hidden_together():
     module, batch = module_of(whole_words=True)
     assert "word_start" in batch
     starts = jnp.tile(jnp.array([True, False, True, False, False]), (8, 1))
-    batch = batch_of() | {"image": jnp.zeros((8, 8, 8, 3)), "word_start": starts, "text_mask": jnp.ones((8, 5), bool)}
+    batch = batch_of() | {
+        "image": jnp.zeros((8, 8, 8, 3)),
+        "word_start": starts,
+        "text_mask": jnp.ones((8, 5), bool),
+    }
     objective = module.objectives_config["both"]
     keys = jax.random.split(jax.random.key(0), 20)
-    text = jax.vmap(lambda key: mask_tokens(key, batch["text"], batch["text_mask"], objective.rate, 20, 19, False, False,
-                                            batch["word_start"]).chosen)(keys)
-    assert (text[..., 0] == text[..., 1]).all() and (text[..., 2] == text[..., 3]).all() and (text[..., 3] == text[..., 4]).all()
-    variables = module.init(jax.random.key(0), example_batch(experiment(model__fusion=dict(TOWER, kind="merged"), objectives=dict(
-        both=BOTH | dict(whole_words=True)))))
+    text = jax.vmap(
+        lambda key: (
+            mask_tokens(
+                key,
+                batch["text"],
+                batch["text_mask"],
+                objective.rate,
+                20,
+                19,
+                False,
+                False,
+                batch["word_start"],
+            ).chosen
+        )
+    )(keys)
+    assert (
+        (text[..., 0] == text[..., 1]).all()
+        and (text[..., 2] == text[..., 3]).all()
+        and (text[..., 3] == text[..., 4]).all()
+    )
+    variables = module.init(
+        jax.random.key(0),
+        example_batch(
+            experiment(
+                model__fusion=dict(TOWER, kind="merged"),
+                objectives=dict(both=BOTH | dict(whole_words=True)),
+            )
+        ),
+    )
     seen = []
 
     def spy(next_function, arguments, keywords, context):

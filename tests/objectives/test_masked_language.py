@@ -31,7 +31,9 @@ def within(count, total, rate):
 @pytest.mark.parametrize("rate", [0.15, 0.4])
 def test_tokens_are_chosen_at_the_rate_and_become_mask_random_or_stay_in_80_10_10(rate):
     text, mask = texts()
-    masked = jax.tree.map(np.asarray, mask_tokens(KEY, text, mask, rate, VOCABULARY, MASK, True, True))
+    masked = jax.tree.map(
+        np.asarray, mask_tokens(KEY, text, mask, rate, VOCABULARY, MASK, True, True)
+    )
     chosen, count = masked.chosen, masked.chosen.sum()
     assert within(count, masked.open.sum(), rate)
     old, new = np.asarray(text)[chosen], masked.text[chosen]
@@ -55,12 +57,23 @@ def test_padding_and_spared_ends_are_never_chosen_and_all_else_is(first, last):
 
 
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece"])
-def test_whole_words_are_chosen_together_at_the_rate_of_words_each_as_often_as_any_other(kind, tmp_path):
-    captions = ["redhead astronaut beside an unbelievably long caterpillar", "a face with smiling eyes", "moon"]
+def test_whole_words_are_chosen_together_at_the_rate_of_words_each_as_often_as_any_other(
+    kind, tmp_path
+):
+    captions = [
+        "redhead astronaut beside an unbelievably long caterpillar",
+        "a face with smiling eyes",
+        "moon",
+    ]
     path = tmp_path / "tokenizer.json"
     path.write_bytes(train_tokenizer(captions * 3, 80 if kind == "wordpiece" else 300, kind))
     special = KINDS[kind]
-    spec = TextConfig(tokenizer=str(path), start_token=special.start, end_token=special.end, padding_token=special.padding)
+    spec = TextConfig(
+        tokenizer=str(path),
+        start_token=special.start,
+        end_token=special.end,
+        padding_token=special.padding,
+    )
     tokenizer = load_tokenizer(spec, 48, 400)
     ids, mask, _ = tokenizer(captions)
     starts, repeats, rate = tokenizer.word_start(ids), 4000, 0.15
@@ -70,49 +83,74 @@ def test_whole_words_are_chosen_together_at_the_rate_of_words_each_as_often_as_a
     counts = []
     for row, caption in enumerate(captions):
         word = np.cumsum(starts[row]) - 1  # 0 is the start token
-        of_words = [chosen[:, row, (word == number) & mask[row]] for number in range(1, len(caption.split()) + 1)]
-        assert all((tokens == tokens[:, :1]).all() for tokens in of_words) and max(tokens.shape[1] for tokens in of_words) > 1
+        of_words = [
+            chosen[:, row, (word == number) & mask[row]]
+            for number in range(1, len(caption.split()) + 1)
+        ]
+        assert (
+            all((tokens == tokens[:, :1]).all() for tokens in of_words)
+            and max(tokens.shape[1] for tokens in of_words) > 1
+        )
         counts += [tokens[:, 0].sum() for tokens in of_words]
         assert chosen[:, row].sum() == sum(tokens.sum() for tokens in of_words)  # nothing else is
     assert all(within(count, repeats, rate) for count in counts)
-    pairs = np.corrcoef(np.stack([chosen[:, 0, place] for place in np.flatnonzero(starts[0] & mask[0])[1:-1]]))
-    assert np.abs(pairs - np.eye(len(pairs))).max() < 5 / np.sqrt(repeats)  # words know nothing of each other
+    pairs = np.corrcoef(
+        np.stack([chosen[:, 0, place] for place in np.flatnonzero(starts[0] & mask[0])[1:-1]])
+    )
+    # words know nothing of each other
+    assert np.abs(pairs - np.eye(len(pairs))).max() < 5 / np.sqrt(repeats)
     fates = np.asarray(masked.text)[np.asarray(masked.chosen)]
     assert within((fates == 399).sum(), len(fates), 0.8)  # of each token by itself
 
 
 def test_the_loss_is_the_mean_over_chosen_tokens_in_float64_numpy():
     rng = np.random.default_rng(0)
-    logits, text, chosen = rng.normal(size=(3, 5, 7)), rng.integers(0, 7, (3, 5)), rng.random((3, 5)) < 0.5
+    logits, text, chosen = (
+        rng.normal(size=(3, 5, 7)),
+        rng.integers(0, 7, (3, 5)),
+        rng.random((3, 5)) < 0.5,
+    )
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(p, text[..., None], -1)[..., 0])[chosen].mean()
     loss = masked_loss(jnp.asarray(logits, jnp.float32), jnp.asarray(text), jnp.asarray(chosen))
     np.testing.assert_allclose(loss.value, expected, rtol=1e-5)
-    np.testing.assert_allclose(loss.metrics["accuracy"], (logits.argmax(-1) == text)[chosen].mean(), rtol=1e-6)
+    np.testing.assert_allclose(
+        loss.metrics["accuracy"], (logits.argmax(-1) == text)[chosen].mean(), rtol=1e-6
+    )
     assert masked_loss(jnp.asarray(logits), jnp.asarray(text), jnp.zeros((3, 5), bool)).value == 0.0
 
 
 def test_the_entropy_of_counts_is_that_of_their_frequencies():
-    np.testing.assert_allclose(entropy_of(jnp.array([1.0, 1.0, 2.0, 0.0])), 1.5 * np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(
+        entropy_of(jnp.array([1.0, 1.0, 2.0, 0.0])), 1.5 * np.log(2), rtol=1e-6
+    )
     assert entropy_of(jnp.zeros(3)) == 0.0
 
 
 def config_of(vocab_size=4096, start_token="<start>", **objective):
     config = base()
-    config.update(steps=1, objectives=dict(words=dict(kind="masked_language", with_image=False, **objective)))
+    config.update(
+        steps=1, objectives=dict(words=dict(kind="masked_language", with_image=False, **objective))
+    )
     config.data.text.start_token = start_token
     config.model.text.vocab_size = vocab_size
     return to_config(config.to_dict())
 
 
 def test_a_mask_token_that_the_tokenizer_knows_as_a_word_is_a_config_error():
-    with pytest.raises(ConfigError, match="vocab_size: 4096 leaves no id .* objectives.words; set it to 4097 or more"):
+    with pytest.raises(
+        ConfigError,
+        match="vocab_size: 4096 leaves no id .* objectives.words; set it to 4097 or more",
+    ):
         Preprocessor.from_config(config_of())
     Preprocessor.from_config(config_of(vocab_size=4097))
     Preprocessor.from_config(config_of(mask_id=7))
 
 
 def test_sparing_a_start_token_that_there_is_none_of_is_a_config_error():
-    with pytest.raises(ConfigError, match="objectives.words.keep_first: has no effect without data.text.start_token"):
+    with pytest.raises(
+        ConfigError,
+        match="objectives.words.keep_first: has no effect without data.text.start_token",
+    ):
         config_of(start_token=None)
     config_of(start_token=None, keep_first=False)

@@ -1,4 +1,5 @@
-"""A language model's loss against transformers' GPT2LMHeadModel: golden files that tests/golden/make_gpt2.py wrote."""
+"""A language model's loss against transformers' GPT2LMHeadModel: golden files that
+tests/golden/make_gpt2.py wrote."""
 
 import dataclasses
 import pathlib
@@ -21,14 +22,25 @@ from vlp_jax.objectives.pretraining_module import PretrainingModule
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden/gpt2.npz"))
 BOUND = 1e-5  # max|a-b| / max|b|, float32
 HEADS, DEPTH, PADDING = 3, 2, 49
-DECODER = DecoderConfig.of(preset="Ti", width=24, depth=DEPTH, heads=HEADS, mlp_dim=40, image="none", activation="gelu_tanh",
-                           norm_epsilon=1e-5)
+DECODER = DecoderConfig.of(
+    preset="Ti",
+    width=24,
+    depth=DEPTH,
+    heads=HEADS,
+    mlp_dim=40,
+    image="none",
+    activation="gelu_tanh",
+    norm_epsilon=1e-5,
+)
 BATCH = {name: GOLDEN[name] for name in ("text", "text_mask")}
 
 
 def module_of(**changes):
-    model = ModelConfig(image=ViTConfig(), text=TextTransformerConfig(vocab_size=50, length=9),
-                        decoder=dataclasses.replace(DECODER, **changes))
+    model = ModelConfig(
+        image=ViTConfig(),
+        text=TextTransformerConfig(vocab_size=50, length=9),
+        decoder=dataclasses.replace(DECODER, **changes),
+    )
     return PretrainingModule(model, {"captioning": CaptioningConfig(unigram="batch")}, Precision())
 
 
@@ -40,17 +52,23 @@ def dense(take, name):
 def layer(take, name):
     out = dense(take, f"{name}.attn.c_proj")
     out["kernel"] = out["kernel"].reshape(HEADS, -1, out["kernel"].shape[1])
-    return {"attention": three_in_one(dense(take, f"{name}.attn.c_attn"), HEADS) | {"out": out},
-            "attention_norm": take.norm(f"{name}.ln_1"), "mlp_norm": take.norm(f"{name}.ln_2"),
-            "mlp": {"in": dense(take, f"{name}.mlp.c_fc"), "out": dense(take, f"{name}.mlp.c_proj")}}
+    return {
+        "attention": three_in_one(dense(take, f"{name}.attn.c_attn"), HEADS) | {"out": out},
+        "attention_norm": take.norm(f"{name}.ln_1"),
+        "mlp_norm": take.norm(f"{name}.ln_2"),
+        "mlp": {"in": dense(take, f"{name}.mlp.c_fc"), "out": dense(take, f"{name}.mlp.c_proj")},
+    }
 
 
 def parameters():
     """Ours from those of transformers, which are all used up."""
     take = Tensors(GOLDEN["shapes"])
-    decoder = {"tokens": take("transformer.wte.weight"), "position": take("transformer.wpe.weight")[None],
-               "norm": take.norm("transformer.ln_f"),
-               "transformer": {f"layer_{i}": layer(take, f"transformer.h.{i}") for i in range(DEPTH)}}
+    decoder = {
+        "tokens": take("transformer.wte.weight"),
+        "position": take("transformer.wpe.weight")[None],
+        "norm": take.norm("transformer.ln_f"),
+        "transformer": {f"layer_{i}": layer(take, f"transformer.h.{i}") for i in range(DEPTH)},
+    }
     assert not take.left
     return {"model": {"decoder": decoder}}
 
@@ -62,7 +80,10 @@ def test_logits_loss_and_gradient_equal_those_of_transformers():
     (loss, captured), gradient = loss_and_gradient(module, params, BATCH)
     np.testing.assert_allclose(loss, GOLDEN["loss"], rtol=BOUND)
     real = GOLDEN["text_mask"]
-    assert relative_error(captured["model"]["decoder"]["__call__"][0][real], GOLDEN["logits"][real]) <= BOUND
+    assert (
+        relative_error(captured["model"]["decoder"]["__call__"][0][real], GOLDEN["logits"][real])
+        <= BOUND
+    )
     assert relative_error(gradient["model"]["decoder"]["tokens"], GOLDEN["gradient"]) <= 10 * BOUND
 
 
@@ -76,7 +97,12 @@ def test_the_same_texts_packed_into_fewer_rows_lose_the_same():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("change", [dict(norm_epsilon=1e-2), dict(activation="gelu"), dict(norm="post")])
+@pytest.mark.parametrize(
+    "change", [dict(norm_epsilon=1e-2), dict(activation="gelu"), dict(norm="post")]
+)
 def test_another_decoder_would_be_noticed(change):
     real, captured = GOLDEN["text_mask"], loss_of(module_of(**change), parameters(), BATCH)[1]
-    assert relative_error(captured["model"]["decoder"]["__call__"][0][real], GOLDEN["logits"][real]) > 10 * BOUND
+    assert (
+        relative_error(captured["model"]["decoder"]["__call__"][0][real], GOLDEN["logits"][real])
+        > 10 * BOUND
+    )

@@ -20,7 +20,9 @@ LATE = dict(weight=0.5, weight_start=3, weight_warmup=4, weight_end=9)
 
 
 def config_of(count=1, **patches):
-    config = experiment(objectives=dict(contrastive=dict(kind="clip", weight=2.0), patches=PATCHES | patches))
+    config = experiment(
+        objectives=dict(contrastive=dict(kind="clip", weight=2.0), patches=PATCHES | patches)
+    )
     return dataclasses.replace(config, accumulation=AccumulationConfig(microbatches=count))
 
 
@@ -45,7 +47,9 @@ def test_without_a_plan_or_outside_training_the_weight_is_the_configs():
 def parts():
     config = config_of(**LATE)
     module = build_module(config)
-    variables = module.init({"params": jax.random.key(1), "dropout": jax.random.key(2)}, example_batch(config))
+    variables = module.init(
+        {"params": jax.random.key(1), "dropout": jax.random.key(2)}, example_batch(config)
+    )
     return config, module, jax.tree.map(jnp.asarray, variables["params"])
 
 
@@ -62,12 +66,18 @@ def test_the_loss_and_its_gradients_are_the_weighted_sum(parts, updates, count):
 
     gradients, metrics = found(config_of(count, **LATE), module, updates)
     weight = expected_weight(updates, **LATE)
-    np.testing.assert_allclose(metrics["loss"], 2.0 * metrics["contrastive/loss"] + weight * metrics["patches/loss"], rtol=1e-6)
+    np.testing.assert_allclose(
+        metrics["loss"],
+        2.0 * metrics["contrastive/loss"] + weight * metrics["patches/loss"],
+        rtol=1e-6,
+    )
     np.testing.assert_allclose(metrics["patches/weight"], weight, rtol=1e-6)
     steady = config_of(count, weight=weight)
     expected, _ = found(steady, build_module(steady), updates)
     for path, slope in leaves(expected).items():
-        np.testing.assert_allclose(leaves(gradients)[path], slope, rtol=1e-4, atol=1e-6, err_msg=path)
+        np.testing.assert_allclose(
+            leaves(gradients)[path], slope, rtol=1e-4, atol=1e-6, err_msg=path
+        )
 
 
 def test_a_weight_that_ends_before_it_starts_is_refused():

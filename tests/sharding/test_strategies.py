@@ -1,4 +1,5 @@
-"""The same training on every mesh: five updates of a tiny model against those on one device, and where its arrays lie."""
+"""The same training on every mesh: five updates of a tiny model against those on one device, and
+where its arrays lie."""
 
 import dataclasses
 import functools
@@ -41,8 +42,13 @@ def experiment(kind="adamw", **mesh):
 def batch_of(seed):
     rng = np.random.default_rng(seed)
     ids = np.stack([np.arange(BATCH), np.arange(BATCH)], axis=1).astype(np.int32)
-    return {"image": rng.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8), "caption_id": ids, "image_id": ids + 100,
-            "text": rng.integers(0, 24, (BATCH, 5)).astype(np.int32), "text_mask": np.arange(5) < rng.integers(1, 6, (BATCH, 1))}
+    return {
+        "image": rng.integers(0, 256, (BATCH, 8, 8, 3)).astype(np.uint8),
+        "caption_id": ids,
+        "image_id": ids + 100,
+        "text": rng.integers(0, 24, (BATCH, 5)).astype(np.int32),
+        "text_mask": np.arange(5) < rng.integers(1, 6, (BATCH, 1)),
+    }
 
 
 @dataclasses.dataclass
@@ -59,19 +65,28 @@ def initial_parameters():
     """The same for every optimizer and mesh."""
     config = experiment()
     example = prepare(batch_of(0), config.data.images)
-    return jax.jit(lambda: create_state(build_module(config), example, optax.identity(), config.seed, True))()
+    return jax.jit(
+        lambda: create_state(build_module(config), example, optax.identity(), config.seed, True)
+    )()
 
 
 def train(config: Experiment, devices: int) -> Trained:
     mesh = build_mesh(config.mesh, jax.devices()[:devices])
     layout, module = build_layout(config.mesh, mesh), build_module(config)
-    rate, example = optax.constant_schedule(config.optimizer.learning_rate), prepare(batch_of(0), config.data.images)
+    rate, example = (
+        optax.constant_schedule(config.optimizer.learning_rate),
+        prepare(batch_of(0), config.data.images),
+    )
     optimizer = build_optimizer(config.optimizer, rate, boxed_parameters(module, example))
     shapes, shardings = abstract_state(module, example, optimizer, config.seed, True, layout)
-    step = jax.jit(with_layout(build_train_step(config, module, optimizer, rate), layout), out_shardings=(shardings, None),
-                   in_shardings=(shardings, batch_sharding(mesh)))
+    step = jax.jit(
+        with_layout(build_train_step(config, module, optimizer, rate), layout),
+        out_shardings=(shardings, None),
+        in_shardings=(shardings, batch_sharding(mesh)),
+    )
     state = initial_parameters()
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.optimizer)  # as each of them starts
+    # as each of them starts
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes.optimizer)
     state = jax.device_put(state.replace(optimizer=zeros), shardings)
     compiled = step.lower(shapes, batch_of(0)).compile()
     losses = []
@@ -86,13 +101,18 @@ def one_device():
     return train(experiment(), 1)
 
 
-MESHES = {"data": dict(strategy="data"), "fsdp": dict(strategy="fsdp", data=2, fsdp=4),
-          "tensor": dict(strategy="tensor", tensor=4), "fsdp+tensor": dict(strategy="fsdp+tensor", data=2, fsdp=2, tensor=2)}
+MESHES = {
+    "data": dict(strategy="data"),
+    "fsdp": dict(strategy="fsdp", data=2, fsdp=4),
+    "tensor": dict(strategy="tensor", tensor=4),
+    "fsdp+tensor": dict(strategy="fsdp+tensor", data=2, fsdp=2, tensor=2),
+}
 
 
 @pytest.fixture(scope="module")
 def trained():
-    """`trained("fsdp")`: five updates on eight devices by a strategy, computed once for the module."""
+    """`trained("fsdp")`: five updates on eight devices by a strategy, computed once for the
+    module."""
     done = {}
 
     def by(strategy):
@@ -123,34 +143,59 @@ def leaves(tree):
 # (strategy, a parameter, the axes it lies on, the shape of one device's part)
 PLACES = [
     ("data", "model/image/transformer/layers/attention/query/kernel", (), (2, 16, 4, 4)),
-    ("fsdp", "model/image/transformer/layers/attention/query/kernel", (None, "fsdp", None, None), (2, 4, 4, 4)),
+    (
+        "fsdp",
+        "model/image/transformer/layers/attention/query/kernel",
+        (None, "fsdp", None, None),
+        (2, 4, 4, 4),
+    ),
     ("fsdp", "model/image/transformer/layers/mlp/out/kernel", (None, None, "fsdp"), (2, 32, 4)),
     ("fsdp", "model/text/tokens/embedding", (None, "fsdp"), (24, 4)),
-    ("tensor", "model/image/transformer/layers/attention/query/kernel", (None, None, "tensor", None), (2, 16, 1, 4)),
+    (
+        "tensor",
+        "model/image/transformer/layers/attention/query/kernel",
+        (None, None, "tensor", None),
+        (2, 16, 1, 4),
+    ),
     ("tensor", "model/text/transformer/layers/mlp/in/kernel", (None, None, "tensor"), (2, 16, 8)),
     ("tensor", "model/text/tokens/embedding", ("tensor", None), (6, 16)),
-    ("fsdp+tensor", "model/image/transformer/layers/attention/out/kernel", (None, "tensor", None, "fsdp"), (2, 2, 4, 8)),
+    (
+        "fsdp+tensor",
+        "model/image/transformer/layers/attention/out/kernel",
+        (None, "tensor", None, "fsdp"),
+        (2, 2, 4, 8),
+    ),
     ("fsdp+tensor", "model/text/tokens/embedding", ("tensor", "fsdp"), (12, 8)),
 ]
 
 
 @pytest.mark.parametrize(("strategy", "path", "axes", "part"), PLACES)
-def test_parameters_their_moments_and_their_average_lie_by_the_strategy(trained, strategy, path, axes, part):
-    """Read off the arrays that the update returned: each of the eight devices holds a part of these bytes, no more."""
+def test_parameters_their_moments_and_their_average_lie_by_the_strategy(
+    trained, strategy, path, axes, part
+):
+    """Read off the arrays that the update returned: each of the eight devices holds a part of these
+    bytes, no more."""
     state = trained(strategy).state
-    copies = [leaves(state.params)[path], leaves(state.ema)[path],
-              *(leaf for name, leaf in leaves(state.optimizer).items() if name.endswith(path))]
+    copies = [
+        leaves(state.params)[path],
+        leaves(state.ema)[path],
+        *(leaf for name, leaf in leaves(state.optimizer).items() if name.endswith(path)),
+    ]
     assert len(copies) == 4  # parameter, average, first and second moment
     for array in copies:
         padded = (*array.sharding.spec, *(None,) * (array.ndim - len(array.sharding.spec)))
         assert padded == (*axes, *(None,) * (array.ndim - len(axes)))
-        assert [shard.data.nbytes for shard in array.addressable_shards] == [4 * int(np.prod(part))] * 8
+        assert [shard.data.nbytes for shard in array.addressable_shards] == [
+            4 * int(np.prod(part))
+        ] * 8
 
 
 @pytest.mark.parametrize("strategy", ["fsdp", "fsdp+tensor"])
 def test_small_parameters_lie_whole_on_every_device(trained, strategy):
-    """Below 64 elements a layer: biases, norms, tokens, the scale; nothing that is larger does. `tensor` still divides what is
-    used apart: the biases of heads and hidden units."""
+    """Below 64 elements a layer: biases, norms, tokens, the scale; nothing that is larger does.
+
+    `tensor` still divides what is used apart: the biases of heads and hidden units.
+    """
     for path, array in leaves(trained(strategy).state.params).items():
         elements = array.size // (2 if "/layers/" in path else 1)
         apart = strategy == "fsdp+tensor" and re.search(r"(query|key|value|mlp/in)/bias", path)
@@ -161,23 +206,33 @@ def test_small_parameters_lie_whole_on_every_device(trained, strategy):
 def test_the_state_of_a_device_shrinks_with_the_devices_that_share_it(trained):
     """Bytes of the large arrays: a quarter by fsdp=4, exactly."""
     state = trained("fsdp").state
-    large = [leaf for leaf in jax.tree.leaves((state.params, state.optimizer, state.ema))
-             if not leaf.sharding.is_fully_replicated]
+    large = [
+        leaf
+        for leaf in jax.tree.leaves((state.params, state.optimizer, state.ema))
+        if not leaf.sharding.is_fully_replicated
+    ]
     assert len(large) > 40
     for device in jax.devices():
-        held = sum(shard.data.nbytes for leaf in large for shard in leaf.addressable_shards if shard.device == device)
+        held = sum(
+            shard.data.nbytes
+            for leaf in large
+            for shard in leaf.addressable_shards
+            if shard.device == device
+        )
         assert 4 * held == sum(leaf.nbytes for leaf in large)
 
 
 def test_activations_lie_along_the_batch(trained):
-    """On eight devices by `data` the compiled update sees two of the sixteen rows, and never all of a layer's tokens."""
+    """On eight devices by `data` the compiled update sees two of the sixteen rows, and never all of
+    a layer's tokens."""
     program = trained("data").program
     assert "f32[2,5,16]" in program and "f32[16,5,16]" not in program
     assert "f32[2,5,32]" in program and "f32[16,5,32]" not in program
 
 
 def test_activations_lie_along_heads_and_hidden_units(trained):
-    """By `fsdp+tensor` four devices divide the rows, and two what is computed apart: no device sees all 32 hidden units."""
+    """By `fsdp+tensor` four devices divide the rows, and two what is computed apart: no device sees
+    all 32 hidden units."""
     program = trained("fsdp+tensor").program
     assert "f32[4,5,16]" in program and "5,32]" not in program
 
@@ -186,8 +241,17 @@ def test_activations_lie_along_heads_and_hidden_units(trained):
 @pytest.mark.parametrize("kind", ["adafactor", "muon"])
 def test_other_optimizers_train_on_a_mesh_as_on_one_device(kind):
     """Muon's Newton-Schulz iteration and Adafactor's factored moments work on divided matrices."""
-    expected, there = train(experiment(kind), 1), train(experiment(kind, **MESHES["fsdp+tensor"]), 8)
+    expected, there = (
+        train(experiment(kind), 1),
+        train(experiment(kind, **MESHES["fsdp+tensor"]), 8),
+    )
     np.testing.assert_allclose(there.losses, expected.losses, rtol=1e-5)
     path = "model/text/transformer/layers/mlp/in/kernel"
-    moments = [leaf for name, leaf in leaves(there.state.optimizer).items() if name.endswith(path) and leaf.ndim == 3]
-    assert moments and all(leaf.sharding.spec == PartitionSpec(None, "fsdp", "tensor") for leaf in moments)
+    moments = [
+        leaf
+        for name, leaf in leaves(there.state.optimizer).items()
+        if name.endswith(path) and leaf.ndim == 3
+    ]
+    assert moments and all(
+        leaf.sharding.spec == PartitionSpec(None, "fsdp", "tensor") for leaf in moments
+    )

@@ -1,5 +1,7 @@
-"""What an evaluation may cost: nothing of the training. The order of saves and evaluations, and what is checked before the first
-update."""
+"""What an evaluation may cost: nothing of the training.
+
+The order of saves and evaluations, and what is checked before the first update.
+"""
 
 import io
 import json
@@ -19,14 +21,22 @@ from vlp_jax.evaluators.zero_shot import zero_shot
 ROOT = pathlib.Path(__file__).parents[2]
 SYNTHETIC = "data.train.source=synthetic:64?height=20&width=24&caption_words=3"
 METRIC = "val/text_to_image_median_rank"
-EVERY_SECOND = "evaluators={'val': {'source': 'synthetic:25?height=20&width=24', 'batch_size': 8, 'every_steps': 2}}"
+EVERY_SECOND = (
+    "evaluators={'val': {'source': 'synthetic:25?height=20&width=24', 'batch_size': 8, "
+    "'every_steps': 2}}"
+)
 
 
 @pytest.fixture
 def train(tmp_path, tiny):
     """`train("steps=3", ...)` trains in a workdir of this test, which must end well."""
+
     def run(*changes, workdir="run"):
-        arguments = [f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/{workdir}", *tiny(SYNTHETIC, *changes)]
+        arguments = [
+            f"--config={ROOT}/configs/clip_emoji.py:smoke",
+            f"--workdir={tmp_path}/{workdir}",
+            *tiny(SYNTHETIC, *changes),
+        ]
         assert main.main(arguments) == 0
         return tmp_path / workdir
 
@@ -38,31 +48,53 @@ def rows(workdir):
 
 
 def saved(workdir):
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+    return sorted(
+        int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit()
+    )
 
 
 def measured(workdir):
     """Losses, and what evaluators measured, of each row."""
-    return [{name: value for name, value in row.items() if name in ("step", "train/loss") or name.startswith("val/")}
-            for row in rows(workdir)]
+    return [
+        {
+            name: value
+            for name, value in row.items()
+            if name in ("step", "train/loss") or name.startswith("val/")
+        }
+        for row in rows(workdir)
+    ]
 
 
 class Killed(BaseException):
     """The end of the process."""
 
 
-BEST = ("checkpoint.every_steps=none", "checkpoint.keep=1", "checkpoint.keep_best=1", f"checkpoint.best_metric={METRIC}",
-        "checkpoint.best_mode=max", "optimizer.learning_rate=0.03", "steps=6")
+BEST = (
+    "checkpoint.every_steps=none",
+    "checkpoint.keep=1",
+    "checkpoint.keep_best=1",
+    f"checkpoint.best_metric={METRIC}",
+    "checkpoint.best_mode=max",
+    "optimizer.learning_rate=0.03",
+    "steps=6",
+)
 
 
 @pytest.mark.full
-def test_a_checkpoint_of_the_step_is_there_before_an_evaluator_runs_whatever_it_ends_in(train, tmp_path, monkeypatch):
-    """Killed before, in and after evaluations; the run that continues has the rows and the checkpoints of one without a stop."""
+def test_a_checkpoint_of_the_step_is_there_before_an_evaluator_runs_whatever_it_ends_in(
+    train, tmp_path, monkeypatch
+):
+    """Killed before, in and after evaluations; the run that continues has the rows and the
+    checkpoints of one without a stop."""
     expected = train(EVERY_SECOND, *BEST, workdir="uninterrupted")
     values = {row["step"]: row[METRIC] for row in rows(expected) if METRIC in row}
     best = max(values, key=lambda step: (values[step], step))
     assert sorted(values) == [2, 4, 6] and saved(expected) == sorted({best, 6})
-    run, ends, steps = EvaluationSuite.run, [Killed, EvaluationError("no"), "after", Killed, "after"], []
+    run, ends, steps = (
+        EvaluationSuite.run,
+        [Killed, EvaluationError("no"), "after", Killed, "after"],
+        [],
+    )
 
     def ending(evaluation, names, variables, between):
         steps.append(saved(tmp_path / "run")[-1])
@@ -94,12 +126,36 @@ def test_rows_are_amended_once_and_no_other_is_touched(train):
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("evaluator", "error", "words"), [
-    ({"class_field": "grup"}, DataError, ["evaluators.val.tasks.zero_shot.class_field", "'grup'", "group", "keywords"]),
-    *(({"templates": (template,)}, ConfigError, ["evaluators.val.tasks.zero_shot.templates", repr(template), "exactly one {}"])
-      for template in ("a photo of a {c}.", "a photo", "{} and {}", "{0}", "{:>5}", "{!r}", "a { of {}", "{{}}")),
-])
-def test_what_zero_shot_needs_is_checked_before_the_first_update(train, tmp_path, evaluator, error, words):
+@pytest.mark.parametrize(
+    ("evaluator", "error", "words"),
+    [
+        (
+            {"class_field": "grup"},
+            DataError,
+            ["evaluators.val.tasks.zero_shot.class_field", "'grup'", "group", "keywords"],
+        ),
+        *(
+            (
+                {"templates": (template,)},
+                ConfigError,
+                ["evaluators.val.tasks.zero_shot.templates", repr(template), "exactly one {}"],
+            )
+            for template in (
+                "a photo of a {c}.",
+                "a photo",
+                "{} and {}",
+                "{0}",
+                "{:>5}",
+                "{!r}",
+                "a { of {}",
+                "{{}}",
+            )
+        ),
+    ],
+)
+def test_what_zero_shot_needs_is_checked_before_the_first_update(
+    train, tmp_path, evaluator, error, words
+):
     spec = {"source": "embedded:emoji/val_concept", "tasks": {"zero_shot": evaluator}}
     with pytest.raises(error) as caught:
         train("steps=1", f"evaluators={{'val': {spec}}}")
@@ -110,7 +166,15 @@ def test_what_zero_shot_needs_is_checked_before_the_first_update(train, tmp_path
 def test_braces_of_a_template_s_own_are_doubled():
     check_templates("x", ("{{a}} photo of a {}", "{}"))
     asked = []
-    zero_shot(np.eye(2), np.array([0, 1]), ["a", "b"], lambda texts: asked.extend(texts) or np.eye(2), ("{{x}} {}",), {}, {})
+    zero_shot(
+        np.eye(2),
+        np.array([0, 1]),
+        ["a", "b"],
+        lambda texts: asked.extend(texts) or np.eye(2),
+        ("{{x}} {}",),
+        {},
+        {},
+    )
     assert asked == ["{x} a", "{x} b"]
 
 
@@ -127,10 +191,16 @@ GOOD, BAD = 9, 4
 @pytest.fixture
 def sets(tmp_path):
     """Two sets of 9 good samples, one with 4 bad ones among them, each bad in its own way."""
+
     def write(name, bad):
-        members = [(f"good{number}", image(number), f"caption {number}".encode()) for number in range(GOOD)]
+        members = [
+            (f"good{number}", image(number), f"caption {number}".encode()) for number in range(GOOD)
+        ]
         if bad:
-            members[3:3] = [("cut", image(50)[:60], b"a"), ("latin", image(51), "caf\xe9".encode("latin-1"))]
+            members[3:3] = [
+                ("cut", image(50)[:60], b"a"),
+                ("latin", image(51), "caf\xe9".encode("latin-1")),
+            ]
             members[0:0] = [("page", b"<html>404</html>", b"b")]
             members += [("blank", image(52), b" ")]
         with tarfile.open(tmp_path / name, "w") as tar:
@@ -145,8 +215,13 @@ def sets(tmp_path):
 
 
 @pytest.mark.full
-def test_bad_samples_of_an_evaluation_set_are_left_out_counted_and_named(train, sets, tmp_path, capsys):
-    evaluators = {"good": {"source": sets[0], "every_steps": 1}, "bad": {"source": sets[1], "every_steps": 1}}
+def test_bad_samples_of_an_evaluation_set_are_left_out_counted_and_named(
+    train, sets, tmp_path, capsys
+):
+    evaluators = {
+        "good": {"source": sets[0], "every_steps": 1},
+        "bad": {"source": sets[1], "every_steps": 1},
+    }
     workdir = train("steps=2", f"evaluators={evaluators}")
     said = capsys.readouterr().err
     for key in ("cut", "latin", "page", "blank"):
@@ -154,18 +229,32 @@ def test_bad_samples_of_an_evaluation_set_are_left_out_counted_and_named(train, 
     assert f"{BAD} of {GOOD + BAD} samples are left out" in said
     for row in rows(workdir):
         assert (row["good/bad_examples"], row["bad/bad_examples"]) == (0, BAD)
-        values = {name: {key.partition("/")[2]: value for key, value in row.items() if key.startswith(f"{name}/")}
-                  for name in evaluators}
+        values = {
+            name: {
+                key.partition("/")[2]: value
+                for key, value in row.items()
+                if key.startswith(f"{name}/")
+            }
+            for name in evaluators
+        }
         assert {**values["bad"], "bad_examples": 0} == values["good"]
     for source, bad in zip(sets, (0, BAD), strict=True):
         assert evaluate.main([f"--workdir={workdir}", f"--source={source}"]) == 0
         heard = capsys.readouterr()
         found = json.loads(heard.out)
-        assert found["bad_examples"] == bad and ("page: image is a web page" in heard.err) == (bad > 0)
+        assert found["bad_examples"] == bad and ("page: image is a web page" in heard.err) == (
+            bad > 0
+        )
         assert found["text_to_image_recall@5"] == rows(workdir)[-1]["good/text_to_image_recall@5"]
 
 
 def test_a_set_without_a_single_good_sample_is_an_error(train, tmp_path):
-    (tmp_path / "x.jsonl").write_text('{"image": "a.png", "caption": "a"}\n{"image": "b.png", "caption": "b"}\n')
-    with pytest.raises(DataError, match="none of its 2 samples can be read; the first: x.jsonl:1: its image 'a.png' is missing"):
+    (tmp_path / "x.jsonl").write_text(
+        '{"image": "a.png", "caption": "a"}\n{"image": "b.png", "caption": "b"}\n'
+    )
+    with pytest.raises(
+        DataError,
+        match="none of its 2 samples can be read; the first: x.jsonl:1: "
+        "its image 'a.png' is missing",
+    ):
         train("steps=1", f"evaluators={{'val': {{'source': 'jsonl:{tmp_path}/x.jsonl'}}}}")

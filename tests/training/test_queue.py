@@ -15,12 +15,19 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def train(tmp_path_factory):
-    """`train("KEY=VALUE", ...)`: four updates of a small ALBEF in one folder -> (their losses, the folder)."""
+    """`train("KEY=VALUE", ...)`: four updates of a small ALBEF in one folder -> (their losses, the
+    folder)."""
     workdir = tmp_path_factory.mktemp("albef")
 
     def run(*changes):
-        small = ("evaluators={}", "data.batch_size=8", "objectives.contrastive.queue=24", "steps=4", "checkpoint.every_steps=2",
-                 "optimizer.schedule.kind=constant")
+        small = (
+            "evaluators={}",
+            "data.batch_size=8",
+            "objectives.contrastive.queue=24",
+            "steps=4",
+            "checkpoint.every_steps=2",
+            "optimizer.schedule.kind=constant",
+        )
         changes = {change.split("=", 1)[0]: change for change in (*small, *changes)}.values()
         arguments = [f"--config={ROOT}/configs/albef.py:smoke", f"--workdir={workdir}"]
         assert main.main([*arguments, *(f"--config.{change}" for change in changes)]) == 0
@@ -30,7 +37,9 @@ def train(tmp_path_factory):
     return run
 
 
-def test_a_resumed_run_has_the_queue_of_the_unbroken_one_and_a_queue_of_another_size_is_refused(train):
+def test_a_resumed_run_has_the_queue_of_the_unbroken_one_and_a_queue_of_another_size_is_refused(
+    train,
+):
     unbroken, workdir = train()
     shutil.rmtree(workdir / "checkpoints" / "4")
     assert train()[0] == unbroken and len(unbroken) == 4
@@ -42,6 +51,15 @@ def test_a_resumed_run_has_the_queue_of_the_unbroken_one_and_a_queue_of_another_
 def test_evaluate_tells_matching_pairs_apart(train, capsys):
     workdir = train()[1]
     capsys.readouterr()
-    assert evaluate.main([f"--workdir={workdir}", "--source=embedded:emoji/val_concept", "--evaluators=retrieval,matching"]) == 0
+    assert (
+        evaluate.main(
+            [
+                f"--workdir={workdir}",
+                "--source=embedded:emoji/val_concept",
+                "--evaluators=retrieval,matching",
+            ]
+        )
+        == 0
+    )
     metrics = json.loads(capsys.readouterr().out)
     assert 0 <= metrics["matching_accuracy"] <= 1 and "text_to_image_recall@1" in metrics

@@ -1,4 +1,5 @@
-"""Penalties on parameters: their sums and slopes against float64 NumPy, once an update, and patterns that find nothing."""
+"""Penalties on parameters: their sums and slopes against float64 NumPy, once an update, and
+patterns that find nothing."""
 
 import dataclasses
 import re
@@ -18,13 +19,18 @@ from vlp_jax.training.regularizers import RegularizerConfig, check_regularizers,
 from vlp_jax.training.state import create_state
 
 KINDS = {"lasso": dict(l1=0.3), "ridge": dict(l2=0.2), "elastic net": dict(l1=0.3, l2=0.2)}
-PENALTIES = {"towers": RegularizerConfig(l1=3e-3, l2=2e-2, pattern=r"^model/.*kernel$"),
-             "words": RegularizerConfig(l2=5e-2, pattern="text/.*embedding")}
+PENALTIES = {
+    "towers": RegularizerConfig(l1=3e-3, l2=2e-2, pattern=r"^model/.*kernel$"),
+    "words": RegularizerConfig(l2=5e-2, pattern="text/.*embedding"),
+}
 
 
 def drawn():
     rng = np.random.default_rng(0)
-    params = {"image": {"kernel": rng.normal(size=(6, 5)), "bias": rng.normal(size=5)}, "text": {"kernel": rng.normal(size=(4, 3))}}
+    params = {
+        "image": {"kernel": rng.normal(size=(6, 5)), "bias": rng.normal(size=5)},
+        "text": {"kernel": rng.normal(size=(4, 3))},
+    }
     params["image"]["kernel"][0, :2] = 0.0
     return params
 
@@ -35,7 +41,8 @@ def test_sums_and_slopes_are_those_of_the_formula(kind):
     l1, l2 = (KINDS[kind].get(name, 0.0) for name in ("l1", "l2"))
     regularizer = RegularizerConfig(**KINDS[kind], pattern="^image/kernel")
     value, slopes = jax.value_and_grad(lambda params: penalty(regularizer, (), params))(
-        jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), params))
+        jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), params)
+    )
     w = params["image"]["kernel"]
     assert value.dtype == jnp.float32
     np.testing.assert_allclose(value, l1 * np.abs(w).sum() + l2 * (w**2).sum(), rtol=1e-6)
@@ -45,26 +52,43 @@ def test_sums_and_slopes_are_those_of_the_formula(kind):
 
 def test_groups_are_chosen_by_their_patterns_and_frozen_parameters_are_in_none():
     params = drawn()
-    sizes = {pattern: float(penalty(RegularizerConfig(l1=1.0, pattern=pattern), frozen, params))
-             for pattern, frozen in (("kernel$", ()), ("", ()), ("kernel", ("^text/",)))}
-    image, bias, text = (np.abs(x).sum() for x in (params["image"]["kernel"], params["image"]["bias"], params["text"]["kernel"]))
-    assert sizes == pytest.approx({"kernel$": image + text, "": image + bias + text, "kernel": image}, rel=1e-6)
+    sizes = {
+        pattern: float(penalty(RegularizerConfig(l1=1.0, pattern=pattern), frozen, params))
+        for pattern, frozen in (("kernel$", ()), ("", ()), ("kernel", ("^text/",)))
+    }
+    image, bias, text = (
+        np.abs(x).sum()
+        for x in (params["image"]["kernel"], params["image"]["bias"], params["text"]["kernel"])
+    )
+    assert sizes == pytest.approx(
+        {"kernel$": image + text, "": image + bias + text, "kernel": image}, rel=1e-6
+    )
 
 
 def updated(config, devices):
     """Parameters before and after one update, and its metrics."""
     mesh = build_mesh(config.mesh, jax.devices()[:devices])
     update = build_update(config, build_layout(config.mesh, mesh), 10)
-    state = jax.jit(lambda: create_state(update.module, example_batch(config), update.optimizer, config.seed, False),
-                    out_shardings=update.shardings)()
+    state = jax.jit(
+        lambda: create_state(
+            update.module, example_batch(config), update.optimizer, config.seed, False
+        ),
+        out_shardings=update.shardings,
+    )()
     before = leaves(state.params)
     state, metrics = update.train_step(state, jax.device_put(batch_of(), batch_sharding(mesh)))
     return before, leaves(state.params), metrics
 
 
 def descent(**changes):
-    return experiment(optimizer__kind="sgd", optimizer__momentum=0.0, optimizer__weight_decay=0.0, optimizer__learning_rate=1.0,
-                      optimizer__schedule=dict(kind="constant"), **changes)
+    return experiment(
+        optimizer__kind="sgd",
+        optimizer__momentum=0.0,
+        optimizer__weight_decay=0.0,
+        optimizer__learning_rate=1.0,
+        optimizer__schedule=dict(kind="constant"),
+        **changes,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -73,24 +97,42 @@ def without():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("accumulation", "mesh"), [
-    ((1, "batch"), dict(data=1)), ((4, "batch"), dict(data=1)), ((2, "microbatch"), dict(data=1)),
-    ((2, "batch"), dict(data=2, fsdp=2, tensor=2, replicate_below=1))],
-                         ids=["at once", "microbatches", "microbatches for themselves", "microbatches on a mesh"])
+@pytest.mark.parametrize(
+    ("accumulation", "mesh"),
+    [
+        ((1, "batch"), dict(data=1)),
+        ((4, "batch"), dict(data=1)),
+        ((2, "microbatch"), dict(data=1)),
+        ((2, "batch"), dict(data=2, fsdp=2, tensor=2, replicate_below=1)),
+    ],
+    ids=["at once", "microbatches", "microbatches for themselves", "microbatches on a mesh"],
+)
 def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mesh, without):
-    config = dataclasses.replace(descent(mesh=mesh), regularizers=PENALTIES,
-                                 accumulation=AccumulationConfig(**dict(zip(("microbatches", "negatives"), accumulation,
-                                                                            strict=False))))
-    before, after, metrics = updated(config, MeshConfig(**mesh).fsdp**3)
+    config = dataclasses.replace(
+        descent(mesh=mesh),
+        regularizers=PENALTIES,
+        accumulation=AccumulationConfig(
+            **dict(zip(("microbatches", "negatives"), accumulation, strict=False))
+        ),
+    )
+    before, after, metrics = updated(config, MeshConfig(**mesh).fsdp ** 3)
     plain_before, plain_after, plain = without
     slopes, sums = {path: np.zeros_like(w, np.float64) for path, w in plain_before.items()}, {}
     for name, spec in PENALTIES.items():
-        chosen = {path: w.astype(np.float64) for path, w in plain_before.items() if re.search(spec.pattern, path)}
-        sums[name] = sum(spec.l1 * np.abs(w).sum() + spec.l2 * (w**2).sum() for w in chosen.values())
+        chosen = {
+            path: w.astype(np.float64)
+            for path, w in plain_before.items()
+            if re.search(spec.pattern, path)
+        }
+        sums[name] = sum(
+            spec.l1 * np.abs(w).sum() + spec.l2 * (w**2).sum() for w in chosen.values()
+        )
         for path, w in chosen.items():
             slopes[path] += spec.l1 * np.sign(w) + 2 * spec.l2 * w
         np.testing.assert_allclose(metrics[f"regularizer/{name}"], sums[name], rtol=1e-5)
-    np.testing.assert_allclose(metrics["loss"] - metrics["contrastive/loss"], sum(sums.values()), rtol=1e-4)
+    np.testing.assert_allclose(
+        metrics["loss"] - metrics["contrastive/loss"], sum(sums.values()), rtol=1e-4
+    )
     if accumulation[1] == "microbatch":  # other negatives, another loss
         return
     np.testing.assert_allclose(metrics["contrastive/loss"], plain["loss"], rtol=1e-5)
@@ -98,7 +140,7 @@ def test_an_update_has_them_once_in_its_loss_and_its_gradients(accumulation, mes
     for path, slope in slopes.items():
         np.testing.assert_allclose(before[path], plain_before[path], rtol=1e-6)
         np.testing.assert_allclose(plain_after[path] - after[path], slope, atol=2e-5, err_msg=path)
-        norm += ((plain_before[path] - plain_after[path] + slope)**2).sum()
+        norm += ((plain_before[path] - plain_after[path] + slope) ** 2).sum()
     np.testing.assert_allclose(metrics["gradient_norm"], norm**0.5, rtol=1e-4)
 
 
@@ -110,9 +152,14 @@ def test_a_parameter_that_no_objective_trains_yet_is_left_alone():
     assert moved == {"model"} and any(path.startswith("objectives_contrastive") for path in before)
 
 
-@pytest.mark.parametrize(("pattern", "frozen", "message"), [
-    ("imgae/", (), "'imgae/' matches no parameter; paths look like image/bias"), ("(", (), "is not a regular expression"),
-    ("^image/", ("image",), "matches none but parameters that optimizer.frozen keeps")])
+@pytest.mark.parametrize(
+    ("pattern", "frozen", "message"),
+    [
+        ("imgae/", (), "'imgae/' matches no parameter; paths look like image/bias"),
+        ("(", (), "is not a regular expression"),
+        ("^image/", ("image",), "matches none but parameters that optimizer.frozen keeps"),
+    ],
+)
 def test_a_pattern_that_finds_nothing_is_named(pattern, frozen, message):
     with pytest.raises(ConfigError, match=re.escape("regularizers.small.pattern: ")) as error:
         check_regularizers({"small": RegularizerConfig(l1=1.0, pattern=pattern)}, frozen, drawn())
@@ -120,6 +167,10 @@ def test_a_pattern_that_finds_nothing_is_named(pattern, frozen, message):
 
 
 def test_a_config_whose_pattern_finds_nothing_builds_no_update():
-    config = dataclasses.replace(experiment(), regularizers={"small": RegularizerConfig(l1=1.0, pattern="nowhere")})
-    with pytest.raises(ConfigError, match="regularizers.small.pattern: 'nowhere' matches no parameter"):
+    config = dataclasses.replace(
+        experiment(), regularizers={"small": RegularizerConfig(l1=1.0, pattern="nowhere")}
+    )
+    with pytest.raises(
+        ConfigError, match="regularizers.small.pattern: 'nowhere' matches no parameter"
+    ):
         build_update(config, build_layout(config.mesh, build_mesh(config.mesh)), 10)

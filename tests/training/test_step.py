@@ -20,7 +20,9 @@ def start(config):
     example = prepare(batch_of(), config.data.images)
     optimizer = build_optimizer(config.optimizer, rate, boxed_parameters(module, example))
     step = build_train_step(config, module, optimizer, rate)
-    state = jax.jit(lambda: create_state(module, example, optimizer, config.seed, config.ema is not None))()
+    state = jax.jit(
+        lambda: create_state(module, example, optimizer, config.seed, config.ema is not None)
+    )()
     return jax.jit(step), state
 
 
@@ -37,8 +39,15 @@ def test_updates_bring_the_loss_down_and_report_it(averaging):
         state, metrics = step(state, batch_of())
         rows.append({key: float(value) for key, value in metrics.items()})
     assert rows[-1]["loss"] < 0.5 * rows[0]["loss"]
-    assert rows[0].keys() == {"loss", "gradient_norm", "learning_rate", "contrastive/loss", "contrastive/scale",
-                              "contrastive/batch_accuracy", "contrastive/uniform"}
+    assert rows[0].keys() == {
+        "loss",
+        "gradient_norm",
+        "learning_rate",
+        "contrastive/loss",
+        "contrastive/scale",
+        "contrastive/batch_accuracy",
+        "contrastive/uniform",
+    }
     assert rows[0]["learning_rate"] == pytest.approx(0.01) and rows[0]["gradient_norm"] > 0
     assert int(state.step) == 15
 
@@ -79,25 +88,40 @@ def test_a_frozen_tower_keeps_every_bit_while_the_other_learns():
 @pytest.mark.full
 def test_the_scale_is_clamped_after_each_update():
     objective = dict(kind="clip", initial_scale=99.99, maximum_scale=100.0)
-    step, state = start(experiment(objectives=dict(contrastive=objective), optimizer__learning_rate=1.0, optimizer__kind="sgd",
-                                   optimizer__weight_decay=0.0))
+    step, state = start(
+        experiment(
+            objectives=dict(contrastive=objective),
+            optimizer__learning_rate=1.0,
+            optimizer__kind="sgd",
+            optimizer__weight_decay=0.0,
+        )
+    )
     scales = []
     for seed in range(6):
         state, _ = step(state, batch_of(seed=seed))
         scales.append(float(jnp.exp(state.params["objectives_contrastive"]["log_scale"])))
     assert all(1.0 - 1e-5 <= scale <= 100.001 for scale in scales)
-    assert any(scale == pytest.approx(limit, rel=1e-5) for scale in scales for limit in (1.0, 100.0)), scales
+    assert any(
+        scale == pytest.approx(limit, rel=1e-5) for scale in scales for limit in (1.0, 100.0)
+    ), scales
 
 
 @pytest.mark.full
 def test_sigmoid_starts_at_scale_10_and_bias_minus_10():
     _, state = start(experiment(objectives=dict(contrastive=dict(kind="siglip"))))
     params = state.params["objectives_contrastive"]
-    np.testing.assert_allclose([jnp.exp(params["log_scale"]), params["bias"]], [10.0, -10.0], rtol=1e-6)
+    np.testing.assert_allclose(
+        [jnp.exp(params["log_scale"]), params["bias"]], [10.0, -10.0], rtol=1e-6
+    )
 
 
-TREE = {"a": np.arange(1, 7, dtype=np.float32).reshape(2, 3), "b": np.arange(1, 7, dtype=np.float32).reshape(2, 3) * -1,
-        "c": np.array([True, False]), "d": np.int32(7), "e": np.arange(4, dtype=np.uint8)}
+TREE = {
+    "a": np.arange(1, 7, dtype=np.float32).reshape(2, 3),
+    "b": np.arange(1, 7, dtype=np.float32).reshape(2, 3) * -1,
+    "c": np.array([True, False]),
+    "d": np.int32(7),
+    "e": np.arange(4, dtype=np.uint8),
+}
 
 
 def with_flipped_bit(name, place, bit):
@@ -111,20 +135,34 @@ def with_flipped_bit(name, place, bit):
 def test_the_fingerprint_changes_with_every_bit():
     trees = (TREE, *({**TREE, "c": TREE["c"] ^ flip} for flip in ([True, False], [False, True])))
     seen = [int(fingerprint(tree)) for tree in trees]
-    seen += [int(fingerprint(with_flipped_bit(name, place, bit))) for name in "abde"
-             for place in range(np.asarray(TREE[name]).nbytes) for bit in range(8)]
+    seen += [
+        int(fingerprint(with_flipped_bit(name, place, bit)))
+        for name in "abde"
+        for place in range(np.asarray(TREE[name]).nbytes)
+        for bit in range(8)
+    ]
     assert len(seen) == len(set(seen)) > 400
 
 
 def test_the_fingerprint_changes_with_two_signs_and_with_every_order():
     a, b = TREE["a"], TREE["b"]
-    others = [{**TREE, "a": -a}, {**TREE, "a": a * np.array([[1, -1, 1], [1, -1, 1]], np.float32)}, {**TREE, "a": b, "b": a},
-              {**TREE, "a": a[::-1]}, {**TREE, "a": a[:, ::-1]}, {**TREE, "a": a.reshape(3, 2)}, {**TREE, "a": a[:, [1, 0, 2]]},
-              {**TREE, "a": a.ravel()}, {**TREE, "c": TREE["c"][::-1]}]
+    others = [
+        {**TREE, "a": -a},
+        {**TREE, "a": a * np.array([[1, -1, 1], [1, -1, 1]], np.float32)},
+        {**TREE, "a": b, "b": a},
+        {**TREE, "a": a[::-1]},
+        {**TREE, "a": a[:, ::-1]},
+        {**TREE, "a": a.reshape(3, 2)},
+        {**TREE, "a": a[:, [1, 0, 2]]},
+        {**TREE, "a": a.ravel()},
+        {**TREE, "c": TREE["c"][::-1]},
+    ]
     assert len({int(fingerprint(tree)) for tree in (TREE, *others)}) == 1 + len(others)
 
 
 def test_the_fingerprint_does_not_depend_on_how_arrays_lie_on_devices():
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    spread = jax.device_put(TREE["a"], jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
+    spread = jax.device_put(
+        TREE["a"], jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data"))
+    )
     assert int(fingerprint({**TREE, "a": spread})) == int(fingerprint(TREE))

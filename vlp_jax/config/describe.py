@@ -1,4 +1,5 @@
-"""Every key of a config with its type, default, range and meaning, read from the dataclasses that declare them.
+"""Every key of a config with its type, default, range and meaning, read from the dataclasses that
+declare them.
 
 A key's meaning is the comment behind its field or above it, a section's the docstring of its
 dataclass.
@@ -67,11 +68,21 @@ class DescribedSection:
         if self.kind is None:
             return fields
         default = repr(self.kind) if self.declaration.kinds else ""
-        return [Key(joined(self.path, "kind"), "str", default, "", "selects this kind; or module:Class of your own"), *fields]
+        return [
+            Key(
+                joined(self.path, "kind"),
+                "str",
+                default,
+                "",
+                "selects this kind; or module:Class of your own",
+            ),
+            *fields,
+        ]
 
 
-def sections(declaration: type, path: str = "", kind: str | None = None,
-             shown: dict[type, str] | None = None) -> Iterator[DescribedSection]:
+def sections(
+    declaration: type, path: str = "", kind: str | None = None, shown: dict[type, str] | None = None
+) -> Iterator[DescribedSection]:
     """All sections of a config, each before those inside it.
 
     Args:
@@ -90,7 +101,8 @@ def sections(declaration: type, path: str = "", kind: str | None = None,
 
 
 def inner(hint: Any, key: str) -> tuple[str, list[type]]:
-    """The key and the dataclasses of the section that a field of this type holds, none for a value."""
+    """The key and the dataclasses of the section that a field of this type holds, none for a
+    value."""
     if hasattr(hint, "kinds"):
         return key, [*hint.kinds.values()] or [hint]
     if dataclasses.is_dataclass(hint):
@@ -98,7 +110,10 @@ def inner(hint: Any, key: str) -> tuple[str, list[type]]:
     if typing.get_origin(hint) is dict:
         return inner(typing.get_args(hint)[1], joined(key, NAME))
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return next((found for argument in typing.get_args(hint) if (found := inner(argument, key))[1]), (key, []))
+        return next(
+            (found for argument in typing.get_args(hint) if (found := inner(argument, key))[1]),
+            (key, []),
+        )
     return key, []
 
 
@@ -123,9 +138,19 @@ def described(section: DescribedSection, field: dataclasses.Field) -> Key:
     """One key of a section."""
     hint, key = hints_of(section.declaration)[field.name], joined(section.path, field.name)
     below, kinds = inner(hint, key)
-    words = "section" + (" or None" if type(None) in typing.get_args(hint) else "") if kinds else type_words(hint)
-    return Key(key, words, default_words(field, is_section=bool(kinds)), range_words(field),
-               comments(section.declaration).get(field.name, ""), below if kinds else None)
+    words = (
+        "section" + (" or None" if type(None) in typing.get_args(hint) else "")
+        if kinds
+        else type_words(hint)
+    )
+    return Key(
+        key,
+        words,
+        default_words(field, is_section=bool(kinds)),
+        range_words(field),
+        comments(section.declaration).get(field.name, ""),
+        below if kinds else None,
+    )
 
 
 def type_words(hint: Any) -> str:
@@ -169,7 +194,10 @@ def range_words(field: dataclasses.Field) -> str:
     """The range of a number: "0 to 1", "at least 1", "above 0"."""
     if "excluded" in field.metadata:
         return f"above {field.metadata['excluded']:g}"
-    low, high = (None if end is None else limit_words(end) for end in field.metadata.get("range", (None, None)))
+    low, high = (
+        None if end is None else limit_words(end)
+        for end in field.metadata.get("range", (None, None))
+    )
     if low is None:
         return "" if high is None else f"at most {high}"
     return f"at least {low}" if high is None else f"{low} to {high}"
@@ -177,7 +205,7 @@ def range_words(field: dataclasses.Field) -> str:
 
 def limit_words(value: float) -> str:
     """An end of a range."""
-    return str(value) if isinstance(value, int) else f"{value:g}" if math.isfinite(value) else str(value)
+    return f"{value:g}" if isinstance(value, float) and math.isfinite(value) else str(value)
 
 
 def comments(declaration: type) -> dict[str, str]:
@@ -196,11 +224,17 @@ def file_comments(file: str) -> dict[str, dict[str, str]]:
     behind, alone = {}, {}
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            is_alone = not token.line[:token.start[1]].strip()
+            is_alone = not token.line[: token.start[1]].strip()
             (alone if is_alone else behind)[token.start[0]] = token.string.lstrip("#").strip()
-    return {node.name: {field.target.id: comment_of(field, behind, alone)
-                        for field in node.body if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)}
-            for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    return {
+        node.name: {
+            field.target.id: comment_of(field, behind, alone)
+            for field in node.body
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+        }
+        for node in ast.parse(source).body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def comment_of(field: ast.AnnAssign, behind: dict[int, str], alone: dict[int, str]) -> str:
@@ -209,5 +243,9 @@ def comment_of(field: ast.AnnAssign, behind: dict[int, str], alone: dict[int, st
     while line in alone:
         above.insert(0, alone[line])
         line -= 1
-    own = [behind[line] for line in range(field.lineno, (field.end_lineno or field.lineno) + 1) if line in behind]
+    own = [
+        behind[line]
+        for line in range(field.lineno, (field.end_lineno or field.lineno) + 1)
+        if line in behind
+    ]
     return " ".join([" ".join(above), *own]).strip()

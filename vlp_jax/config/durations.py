@@ -12,7 +12,11 @@ _MARK = "_recipe_duration"  # an attribute of the ConfigDict, not a key
 def as_recipe(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     """`config` as a recipe: a duration that is set from now on replaces its own."""
     settle(config)
-    object.__setattr__(config, _MARK, {name: value for name, value in _durations(config).items() if value is not None})
+    object.__setattr__(
+        config,
+        _MARK,
+        {name: value for name, value in _durations(config).items() if value is not None},
+    )
     return config
 
 

@@ -16,6 +16,8 @@ class FrozenDict(dict):
         return dict(self) | other
 
     def _refuse(self, *arguments: Any, **keywords: Any) -> NoReturn:
-        raise TypeError("a section of a config is immutable; build a new one, with dataclasses.replace")
+        raise TypeError(
+            "a section of a config is immutable; build a new one, with dataclasses.replace"
+        )
 
     __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse  # type: ignore[assignment]

@@ -24,21 +24,30 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 PACKAGE = pathlib.Path(__file__).parents[1]
-FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")  # of this project's configs: in a wheel, and in the repository
+# of this project's configs: in a wheel, and in the repository
+FOLDERS = (PACKAGE / "configs", PACKAGE.parent / "configs")
 AnyConfig = str | Section | Mapping[str, Any] | ml_collections.ConfigDict
-STAGES = "stages"  # the only key of a config of training in stages: the stages' configs by name, in order
+# the only key of a config of training in stages: the stages' configs by name, in order
+STAGES = "stages"
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names of the configs that come with the package, sorted.
 
-    Each can be given to `vlp_jax.create_model`, `vlp_jax.train` and `--config`, also as NAME:VARIANT.
+    Each can be given to `vlp_jax.create_model`, `vlp_jax.train` and `--config`, also as
+    NAME:VARIANT.
 
     Args:
       pattern: which ones, as in a shell: "clip_*".
     Returns: the names, such as "clip_b16".
     """
-    names = {file.stem for place in FOLDERS if place.is_dir() for file in place.glob("*.py") if file.stem[0] != "_"}
+    names = {
+        file.stem
+        for place in FOLDERS
+        if place.is_dir()
+        for file in place.glob("*.py")
+        if file.stem[0] != "_"
+    }
     return sorted(fnmatch.filter(names, pattern))
 
 
@@ -56,10 +65,15 @@ def read_config(config: AnyConfig) -> "Experiment":
         return load_config(config)
     tree = to_tree(config) if isinstance(config, Section) else _plain(config)
     if not isinstance(tree, Mapping):
-        raise ConfigError(f"config: is {type(config).__name__}, expected a name, an ml_collections.ConfigDict, a dict or an "
-                          "Experiment")
+        raise ConfigError(
+            f"config: is {type(config).__name__}, expected a name, an "
+            "ml_collections.ConfigDict, a dict or an Experiment"
+        )
     if STAGES in tree:
-        raise ConfigError(f"{STAGES}: are several configs; give one of them at a time, each with a workdir NAME in one folder")
+        raise ConfigError(
+            f"{STAGES}: are several configs; give one of them at a time, each with "
+            "a workdir NAME in one folder"
+        )
     return to_config(tree)
 
 
@@ -77,13 +91,19 @@ def load_config(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "Experi
     stages = load_stages(spec, overrides)
     if None not in stages and spec.count(":") < 2:
         path, _, variant = spec.partition(":")
-        raise ConfigError(f"{spec}: trains in stages, {', '.join(map(str, stages))}; only main takes them all, name one here: "
-                          f"{path}:{variant or 'full'}:{[*stages][0]}")
+        raise ConfigError(
+            f"{spec}: trains in stages, {', '.join(map(str, stages))}; only main "
+            "takes them all, name one here: "
+            f"{path}:{variant or 'full'}:{[*stages][0]}"
+        )
     return next(iter(stages.values()))
 
 
-def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "dict[str | None, Experiment]":
-    """The experiments of a config file, in order: those of its stages by name, or one with the name None.
+def load_stages(
+    spec: str, overrides: Sequence[tuple[str, str]] = ()
+) -> "dict[str | None, Experiment]":
+    """The experiments of a config file, in order: those of its stages by name, or one with the name
+    None.
 
     Args:
       spec: as in `load_config`.
@@ -97,10 +117,15 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "dict[s
     tree = _run(path, variant)
     if isinstance(tree, ml_collections.ConfigDict):
         if STAGES in tree:
-            raise ConfigError(f"{path}: a ConfigDict forgets the order of its {STAGES}; return a dict of them")
+            raise ConfigError(
+                f"{path}: a ConfigDict forgets the order of its {STAGES}; return a dict of them"
+            )
         tree = _plain(tree)
     if not isinstance(tree, dict):
-        raise ConfigError(f"get_config returned {type(tree).__name__}, expected an ml_collections.ConfigDict [{path}]")
+        raise ConfigError(
+            f"get_config returned {type(tree).__name__}, expected an "
+            f"ml_collections.ConfigDict [{path}]"
+        )
     if STAGES not in tree:
         if chosen:
             raise ConfigError(f"{spec}: trains in no stages, leave ':{chosen}' out")
@@ -113,7 +138,10 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "dict[s
         if section == STAGES:
             _check_stage(rest.partition(".")[0], [chosen] if chosen else trees, f"--config.{key}")
             if "." not in rest:
-                raise ConfigError(f"--config.{key}: is a whole stage; set its keys, such as --config.{key}.steps=100")
+                raise ConfigError(
+                    f"--config.{key}: is a whole stage; set its keys, such as "
+                    f"--config.{key}.steps=100"
+                )
     stages, problems = {}, Problems()
     for name, stage in trees.items():
         with problems.noted():
@@ -121,7 +149,7 @@ def load_stages(spec: str, overrides: Sequence[tuple[str, str]] = ()) -> "dict[s
                 stages[name] = _checked(stage, _of_stage(name, overrides), f"{spec}: stage {name}")
     problems.report()
     for name, config in stages.items():
-        earlier = [*trees][:[*trees].index(name)]
+        earlier = [*trees][: [*trees].index(name)]
         for entry, origin in config.pretrained.items():
             if origin.stage is not None:
                 _check_stage(origin.stage, earlier, f"{STAGES}.{name}.pretrained.{entry}.stage")
@@ -143,19 +171,28 @@ def _stages_in(tree: dict, path: str) -> dict[str, dict]:
     """The configs of the stages. Raises: ConfigError for anything else in `tree`."""
     stages, others = tree[STAGES], sorted(tree.keys() - {STAGES})
     if others:
-        raise ConfigError(f"{path}: {others[0]!r} is given next to {STAGES}; a key belongs to a stage")
+        raise ConfigError(
+            f"{path}: {others[0]!r} is given next to {STAGES}; a key belongs to a stage"
+        )
     if not isinstance(stages, dict) or not stages:
-        raise ConfigError(f"{path}: {STAGES} is {stages!r}, expected a dict of at least one config by its name")
+        raise ConfigError(
+            f"{path}: {STAGES} is {stages!r}, expected a dict of at least one config by its name"
+        )
     trees = {name: _plain(stage) for name, stage in stages.items()}
     for name, stage in trees.items():
         if not isinstance(stage, dict):
-            raise ConfigError(f"{path}: stage {name} is {type(stage).__name__}, expected an ml_collections.ConfigDict")
+            raise ConfigError(
+                f"{path}: stage {name} is {type(stage).__name__}, expected an "
+                "ml_collections.ConfigDict"
+            )
     return trees
 
 
 def _check_stage(name: str, known: Collection[str], key: str) -> None:
     if name not in known:
-        raise ConfigError(f"{key}: there is no stage {name!r} here; possible: {', '.join(known) or 'none'}")
+        raise ConfigError(
+            f"{key}: there is no stage {name!r} here; possible: {', '.join(known) or 'none'}"
+        )
 
 
 def _of_stage(name: str, overrides: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -163,8 +200,11 @@ def _of_stage(name: str, overrides: Sequence[tuple[str, str]]) -> list[tuple[str
     prefix = f"{STAGES}.{name}."
     own = [key.removeprefix(prefix) for key, _ in overrides if key.startswith(prefix)]
     general = {*DURATIONS} if {*DURATIONS} & {*own} else set()
-    return [(key.removeprefix(prefix), text) for key, text in overrides
-            if key.startswith(prefix) or not (key.startswith(f"{STAGES}.") or key in general)]
+    return [
+        (key.removeprefix(prefix), text)
+        for key, text in overrides
+        if key.startswith(prefix) or not (key.startswith(f"{STAGES}.") or key in general)
+    ]
 
 
 def _run(path: str, variant: str):
@@ -172,7 +212,9 @@ def _run(path: str, variant: str):
     try:
         module = runpy.run_path(path)
     except Exception as error:
-        raise ConfigError(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{path}: {_where(error, path)}{type(error).__name__}: {error}"
+        ) from error
     get_config = module.get("get_config")
     if not callable(get_config):
         raise ConfigError(f"{path}: defines no function get_config(variant)")
@@ -183,7 +225,9 @@ def _run(path: str, variant: str):
     except ConfigError:
         raise
     except Exception as error:
-        raise ConfigError(f"{path}: {_where(error, path)}{type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"{path}: {_where(error, path)}{type(error).__name__}: {error}"
+        ) from error
 
 
 def config_file(path: str) -> str:
@@ -198,14 +242,24 @@ def config_file(path: str) -> str:
     folder, name = os.path.split(path.removesuffix(".py"))
     known = list_models()
     if name in known and folder in ("", "configs"):
-        return str(next(place / f"{name}.py" for place in FOLDERS if (place / f"{name}.py").is_file()))
+        return str(
+            next(place / f"{name}.py" for place in FOLDERS if (place / f"{name}.py").is_file())
+        )
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    advice = f"did you mean {close[0]!r}?" if close else f"give a file's path, or a name: {', '.join(known)}"
+    advice = (
+        f"did you mean {close[0]!r}?"
+        if close
+        else (f"give a file's path, or a name: {', '.join(known)}")
+    )
     raise ConfigError(f"--config: no such file: {path} ({advice})")
 
 
 def _where(error: Exception, path: str) -> str:
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: "
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith(path)]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename.endswith(path)
+    ]
     return f"line {lines[-1]}: " if lines else ""

@@ -30,7 +30,9 @@ class Raw(str):
         return raw
 
 
-def apply_overrides(tree: dict, overrides: Sequence[tuple[str, str]], problems: Problems | None = None) -> dict:
+def apply_overrides(
+    tree: dict, overrides: Sequence[tuple[str, str]], problems: Problems | None = None
+) -> dict:
     """`tree` with dotted overrides from the command line.
 
     A duration replaces another one in the tree. `none` removes an entry of a section of named
@@ -62,11 +64,17 @@ def apply_override(tree: dict, path: str, text: str) -> None:
     *parents, last = path.split(".")
     node = tree
     for depth, parent in enumerate(parents):
-        node[parent] = node = section_at(node.get(parent), f"--config.{path}", ".".join(parents[:depth + 1]),
-                                         ".".join([*parents, last][depth + 1:]))
+        node[parent] = node = section_at(
+            node.get(parent),
+            f"--config.{path}",
+            ".".join(parents[: depth + 1]),
+            ".".join([*parents, last][depth + 1 :]),
+        )
     if text.lower() == "none" and last not in node and is_section_of_entries(".".join(parents)):
-        raise ConfigError(f"{path}: there is no {last!r} to take out (there are: {', '.join(node) or 'none'}) "
-                          f"[--config.{path}={text}]")
+        raise ConfigError(
+            f"{path}: there is no {last!r} to take out (there are: "
+            f"{', '.join(node) or 'none'}) [--config.{path}={text}]"
+        )
     raw = Raw(path, text)
     if last == "kind":
         raw.before = getattr(node.get(last), "before", node.get(last))
@@ -76,8 +84,11 @@ def apply_override(tree: dict, path: str, text: str) -> None:
 def is_section_of_entries(path: str) -> bool:
     """Whether the section at a dotted path has entries with names of their own."""
     parts = path.split(".")
-    return any(len(parts) == len(pattern) and all(wanted in (part, ENTRY) for part, wanted in zip(parts, pattern, strict=True))
-               for pattern in (known.split(".") for known in sections_of_entries(root_section())))
+    return any(
+        len(parts) == len(pattern)
+        and all(wanted in (part, ENTRY) for part, wanted in zip(parts, pattern, strict=True))
+        for pattern in (known.split(".") for known in sections_of_entries(root_section()))
+    )
 
 
 def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
@@ -95,7 +106,8 @@ def section_at(value: Any, flag: str, path: str, rest: str) -> dict:
             value = str(value)
     if value is None or isinstance(value, Raw):
         return {}
-    if isinstance(value, str | tuple | list) and is_section_of_entries(path):  # kinds, each an entry with its defaults
+    # kinds, each an entry with its defaults
+    if isinstance(value, str | tuple | list) and is_section_of_entries(path):
         return {name: {} for name in (value.split(",") if isinstance(value, str) else value)}
     if not isinstance(value, Mapping):
         raise ConfigError(f"{path}: is a single value and has no key {rest!r} ({flag})")
@@ -122,7 +134,9 @@ def shared_fields(kind: type, name: Any, kinds: Kinds) -> set[str]:
     """
     earlier = name.before or kinds.default
     before = kind.__mro__[-2] if earlier is None or earlier not in kinds else kinds[earlier]
-    bases = [base for base in kind.__mro__ if base in before.__mro__ and dataclasses.is_dataclass(base)]
+    bases = [
+        base for base in kind.__mro__ if base in before.__mro__ and dataclasses.is_dataclass(base)
+    ]
     return {field.name for base in bases for field in dataclasses.fields(base)}
 
 
@@ -139,7 +153,8 @@ def from_text(hint: type, text: str) -> Any:
 
 
 def first_raw(value: Any) -> Any:
-    """A command-line value inside `value`, so that a message quotes the override and not the file."""
+    """A command-line value inside `value`, so that a message quotes the override and not the
+    file."""
     while isinstance(value, Mapping) and value:
         value = next(iter(value.values()))
     return value

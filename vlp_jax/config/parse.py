@@ -1,4 +1,5 @@
-"""Parses untyped configuration (nested mappings, override strings) into the frozen dataclasses of its sections.
+"""Parses untyped configuration (nested mappings, override strings) into the frozen dataclasses of
+its sections.
 
 An error names every invalid key, one per line, with its place and the valid alternatives.
 """
@@ -14,7 +15,12 @@ from vlp_jax.config.problems import Problems
 from vlp_jax.config.tree import hints_of
 
 
-def to_config(tree: Mapping, place: str = "", problems: Sequence[str] = (), allowed: Collection[str] | None = None) -> Any:
+def to_config(
+    tree: Mapping,
+    place: str = "",
+    problems: Sequence[str] = (),
+    allowed: Collection[str] | None = None,
+) -> Any:
     """The checked `Experiment` of a nested mapping.
 
     Args:
@@ -82,5 +88,3 @@ def checked_fields(section: Any) -> dict[str, Any]:
             parser.check_range(field, values[field.name], field.name, given)
     parser.problems.report()
     return values
-
-

@@ -33,8 +33,14 @@ class Parser:
     whole config. `allowed` is as in `registry.outside_class`.
     """
 
-    def __init__(self, place: str, tree: Any = None, problems: Problems | None = None, root: type | None = None,
-                 allowed: Collection[str] | None = None):
+    def __init__(
+        self,
+        place: str,
+        tree: Any = None,
+        problems: Problems | None = None,
+        root: type | None = None,
+        allowed: Collection[str] | None = None,
+    ):
         self.place, self.tree, self._root, self.allowed = place, tree, root, allowed
         self.problems = Problems() if problems is None else problems
 
@@ -45,7 +51,9 @@ class Parser:
 
     def fail(self, path: str, text: str, value: Any = None) -> typing.NoReturn:
         """Raises a ConfigError for the key at `path`."""
-        place = ", ".join(part for part in (value.flag if isinstance(value, Raw) else "", self.place) if part)
+        place = ", ".join(
+            part for part in (value.flag if isinstance(value, Raw) else "", self.place) if part
+        )
         raise ConfigError(f"{path}: {text}{_at(place)}")
 
     def dataclass(self, kind: type, tree: Any, path: str) -> Any:
@@ -54,8 +62,13 @@ class Parser:
             return tree
         tree = self.section(tree, path)
         if not isinstance(tree, Mapping):
-            self.fail(path, f"expected a section with keys {', '.join(f.name for f in dataclasses.fields(kind))}, "
-                      f"got {tree!r}", tree)
+            self.fail(
+                path,
+                "expected a section with keys "
+                f"{', '.join(f.name for f in dataclasses.fields(kind))}, "
+                f"got {tree!r}",
+                tree,
+            )
         hints = hints_of(kind)
         fields = {field.name: field for field in dataclasses.fields(kind)}
         values = {}
@@ -76,7 +89,11 @@ class Parser:
         for rest, single in inside.items():
             with self.problems.noted():
                 where = f"{path}.{rest}" if rest else path
-                self.fail(where, f"unknown key {suggestion(path, siblings, self.root, self.tree, rest)}", single)
+                self.fail(
+                    where,
+                    f"unknown key {suggestion(path, siblings, self.root, self.tree, rest)}",
+                    single,
+                )
 
     def check_range(self, field: dataclasses.Field, parsed: Any, path: str, given: Any) -> None:
         """Checks a value against the range of its field."""
@@ -86,9 +103,17 @@ class Parser:
         numbers = parsed if isinstance(parsed, tuple) else (parsed,)
         if field.metadata.get("excluded") in numbers:
             self.fail(path, f"must be above {field.metadata['excluded']:g}, got {parsed}", given)
-        if any((low is not None and number < low) or (high is not None and number > high) for number in numbers):
-            allowed = (f"between {low} and {high}" if None not in (low, high)
-                       else f"at least {low}" if low is not None else f"at most {high}")
+        if any(
+            (low is not None and number < low) or (high is not None and number > high)
+            for number in numbers
+        ):
+            allowed = (
+                f"between {low} and {high}"
+                if None not in (low, high)
+                else f"at least {low}"
+                if low is not None
+                else f"at most {high}"
+            )
             self.fail(path, f"must be {allowed}, got {parsed}", given)
 
     def value(self, hint: Any, value: Any, path: str) -> Any:
@@ -117,7 +142,9 @@ class Parser:
         if len(arguments) == 1:
             return self.value(arguments[0], value, path)
         by_name = isinstance(self.section(value, path), Mapping)
-        return self.value(next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path)
+        return self.value(
+            next(a for a in arguments if (typing.get_origin(a) is dict) == by_name), value, path
+        )
 
     def component(self, base: type, tree: Any, path: str) -> Any:
         """A section of one of several kinds.
@@ -132,7 +159,10 @@ class Parser:
         if not isinstance(tree, Mapping) or "kind" not in tree:
             self.fail(path, f"expected a section with a key 'kind', {kinds.choices}", tree)
         kind = self.kind(base, tree["kind"], f"{path}.kind")
-        own, changed = {field.name for field in dataclasses.fields(kind)}, is_changed(tree["kind"], kinds)
+        own, changed = (
+            {field.name for field in dataclasses.fields(kind)},
+            is_changed(tree["kind"], kinds),
+        )
         common, keys = shared_fields(kind, tree["kind"], kinds) if changed else set(), {}
         for key, value in tree.items():
             if key == "kind" or (changed and key not in common and not isinstance(value, Raw)):
@@ -140,10 +170,16 @@ class Parser:
             others = {} if key in own else fields_named(key, kinds)
             if not others:
                 keys[key] = value
-            elif isinstance(value, Raw) or not any(to_tree(value) == to_tree(default) for default in others.values()):
+            elif isinstance(value, Raw) or not any(
+                to_tree(value) == to_tree(default) for default in others.values()
+            ):
                 with self.problems.noted():
-                    self.fail(f"{path}.{key}", f"is for kind={' or '.join(map(repr, others))}, not for {str(tree['kind'])!r}",
-                              first_raw(value))
+                    self.fail(
+                        f"{path}.{key}",
+                        f"is for kind={' or '.join(map(repr, others))}, "
+                        f"not for {str(tree['kind'])!r}",
+                        first_raw(value),
+                    )
         return self.dataclass(kind, keys, path)
 
     def kind(self, base: type, name: Any, path: str) -> type:
@@ -165,20 +201,34 @@ class Parser:
     def choice(self, choices: tuple, value: Any, path: str) -> Any:
         """One of several literals."""
         if isinstance(value, Raw):  # on the command line, numbers and bools are text
-            value = next((choice for choice in choices if str(choice) == value
-                          or (isinstance(choice, bool) and str(choice) == value.capitalize())), value)
+            value = next(
+                (
+                    choice
+                    for choice in choices
+                    if str(choice) == value
+                    or (isinstance(choice, bool) and str(choice) == value.capitalize())
+                ),
+                value,
+            )
         if value not in choices:
             meant = KINDS.get(str(value).lower())
             if meant not in choices:
-                meant, = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1, cutoff=0.0)
-            self.fail(path, f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} (did you mean {meant!r}?)", value)
+                (meant,) = difflib.get_close_matches(
+                    str(value), [str(c) for c in choices], n=1, cutoff=0.0
+                )
+            self.fail(
+                path,
+                f"must be one of {', '.join(map(repr, choices))}, got {str(value)!r} "
+                f"(did you mean {meant!r}?)",
+                value,
+            )
         return choices[choices.index(value)]
 
     def mapping(self, item: Any, value: Any, path: str) -> dict:
         """A section of named entries.
 
-        Where entries are of several kinds, one without a kind is of the kind that its name is, and a
-        sequence of kinds is the entries of these names with their defaults.
+        Where entries are of several kinds, one without a kind is of the kind that its name is, and
+        a sequence of kinds is the entries of these names with their defaults.
         """
         if isinstance(value, Raw):
             value = self.literal(value, path)
@@ -199,14 +249,20 @@ class Parser:
 
     def with_kinds(self, item: type, value: Any, path: str) -> Any:
         """Named entries, or a sequence of kinds, as a mapping of entries with kinds."""
-        if isinstance(value, (tuple, list)) or (isinstance(value, str) and value and not is_none(Raw("", value))):
+        if isinstance(value, (tuple, list)) or (
+            isinstance(value, str) and value and not is_none(Raw("", value))
+        ):
             names = (value,) if isinstance(value, str) else value
             value = {name: {"kind": name} for name in names if self.kind(item, name, path)}
         if not isinstance(value, Mapping):
             return value
         entries = {name: self.section(entry, f"{path}.{name}") for name, entry in value.items()}
-        return {name: self.named_kind(name, entry, item.kinds) if isinstance(entry, Mapping) and name in item.kinds else entry
-                for name, entry in entries.items()}
+        return {
+            name: self.named_kind(name, entry, item.kinds)
+            if isinstance(entry, Mapping) and name in item.kinds
+            else entry
+            for name, entry in entries.items()
+        }
 
     def named_kind(self, name: str, entry: Mapping, kinds: Kinds) -> dict:
         """An entry whose kind is its name where it gives none, or gave none in the config file."""
@@ -218,15 +274,20 @@ class Parser:
         """A tuple; a single value is a tuple of one."""
         given = value
         if isinstance(value, Raw):
-            value = str(value) if value == "{}" else self.literal(value, path)  # a prompt, not an empty section
+            # a prompt, not an empty section
+            value = str(value) if value == "{}" else self.literal(value, path)
         if isinstance(value, (str, bytes)) or not isinstance(value, (tuple, list)):
             value = (value,)
         if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(self.value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value))
+            return tuple(
+                self.value(arguments[0], item, f"{path}[{i}]") for i, item in enumerate(value)
+            )
         if len(arguments) != len(value):
             self.fail(path, f"expected {len(arguments)} values, got {len(value)}: {value!r}", given)
-        return tuple(self.value(kind, item, f"{path}[{i}]")
-                     for i, (kind, item) in enumerate(zip(arguments, value, strict=True)))
+        return tuple(
+            self.value(kind, item, f"{path}[{i}]")
+            for i, (kind, item) in enumerate(zip(arguments, value, strict=True))
+        )
 
     def literal(self, value: Raw, path: str) -> Any:
         """The Python literal of a command-line value; bare words are text."""
@@ -242,7 +303,9 @@ class Parser:
     def scalar(self, hint: type, value: Any, path: str) -> Any:
         """An int, float, bool or text."""
         if isinstance(value, Mapping) and value:
-            self.fail(path, f"is a single value and has no key {next(iter(value))!r}", first_raw(value))
+            self.fail(
+                path, f"is a single value and has no key {next(iter(value))!r}", first_raw(value)
+            )
         parsed = from_text(hint, value) if isinstance(value, Raw) else value
         if hint is float and isinstance(parsed, int) and not isinstance(parsed, bool):
             parsed = float(parsed) if abs(parsed) <= LARGEST else math.inf

@@ -1,4 +1,5 @@
-"""Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke and small variants."""
+"""Shared parts of the files in `configs/`: the base, recipes, and the reduction to smoke and small
+variants."""
 
 import dataclasses
 from collections.abc import Callable
@@ -27,8 +28,11 @@ def base() -> ml_collections.ConfigDict:
     return config
 
 
-def variant_of(config: ml_collections.ConfigDict, variant: str,
-               small: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] | None = None) -> ml_collections.ConfigDict:
+def variant_of(
+    config: ml_collections.ConfigDict,
+    variant: str,
+    small: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] | None = None,
+) -> ml_collections.ConfigDict:
     """The variant of a config: "full", "smoke" or "small".
 
     "full" is the config itself, "smoke" its `smoke` form, "small" the result of the recipe's own
@@ -55,8 +59,8 @@ def clip() -> ml_collections.ConfigDict:
 
     Differences from OpenCLIP:
     - Biases are initialised with 0 (there: initialised with small random values).
-    - Pairs that share a caption or an image are positives (`objectives.contrastive.positives`; there:
-      only the pair itself).
+    - Pairs that share a caption or an image are positives (`objectives.contrastive.positives`;
+      there: only the pair itself).
     """
     config = base()
     config.examples = 12_800_000_000
@@ -65,12 +69,26 @@ def clip() -> ml_collections.ConfigDict:
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
     config.data.text.update(CLIP_TEXT)
-    towers = dict(norm_epsilon=1e-5, activation="quick_gelu", initialization="clip", scan=True, rematerialisation="full")
-    config.model.image.update(towers, pooling="cls", embedding_norm=True, patch_bias=False, initialization="torch")
+    towers = dict(
+        norm_epsilon=1e-5,
+        activation="quick_gelu",
+        initialization="clip",
+        scan=True,
+        rematerialisation="full",
+    )
+    config.model.image.update(
+        towers, pooling="cls", embedding_norm=True, patch_bias=False, initialization="torch"
+    )
     config.model.text.update(towers, vocab_size=49408, length=77, causal=True, pooling="end")
     config.objectives = dict(contrastive=dict(kind="clip", implementation="ring"))
-    config.optimizer.update(learning_rate=5e-4, b1=0.9, b2=0.98, epsilon=1e-6, weight_decay=0.2,
-                            decay_multipliers=((r"(bias|scale|class_token)$", 0.0),))
+    config.optimizer.update(
+        learning_rate=5e-4,
+        b1=0.9,
+        b2=0.98,
+        epsilon=1e-6,
+        weight_decay=0.2,
+        decay_multipliers=((r"(bias|scale|class_token)$", 0.0),),
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=2000.0)
     config.precision.compute = "bfloat16"
     return as_recipe(config)
@@ -84,8 +102,8 @@ def siglip() -> ml_collections.ConfigDict:
     checkpoints.
 
     As in big_vision:
-    - Weight decay is multiplied by the schedule and not by the learning rate (optax.py); 1e-4 equals
-      0.1 in AdamW's convention. Only kernels decay.
+    - Weight decay is multiplied by the schedule and not by the learning rate (optax.py); 1e-4
+      equals 0.1 in AdamW's convention. Only kernels decay.
     - Token and position embeddings of the text are initialised with a standard deviation of
       width^-1/2 (models/proj/image_text/text_transformer.py).
     - Images are resized bilinearly (the processors of the released weights: bicubically).
@@ -102,29 +120,65 @@ def siglip() -> ml_collections.ConfigDict:
     config = base()
     config.examples = 9_000_000_000
     config.data.batch_size = 32_768
-    config.data.images.update(resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3)
+    config.data.images.update(
+        resize="squash", interpolation="bilinear", mean=(0.5,) * 3, std=(0.5,) * 3
+    )
     config.data.train.source = WEB_SOURCE
     config.data.images.transparency = "drop"
-    config.data.text.update(tokenizer="google/siglip-base-patch16-224", start_token=None, end_token="</s>",
-                            padding_token="</s>", canonicalize=("lower_case", "punctuation", "whitespace"))
+    config.data.text.update(
+        tokenizer="google/siglip-base-patch16-224",
+        start_token=None,
+        end_token="</s>",
+        padding_token="</s>",
+        canonicalize=("lower_case", "punctuation", "whitespace"),
+    )
     towers = dict(norm_epsilon=1e-6, activation="gelu_tanh", scan=True, rematerialisation="full")
     config.model.image.update(towers, pooling="map", projection="none")
-    config.model.text.update(towers, preset="B", vocab_size=32_000, length=64, causal=False, padding_mask=False,
-                             pooling="last", projection="linear_with_bias", word_std=768**-0.5, position_std=768**-0.5)
+    config.model.text.update(
+        towers,
+        preset="B",
+        vocab_size=32_000,
+        length=64,
+        causal=False,
+        padding_mask=False,
+        pooling="last",
+        projection="linear_with_bias",
+        word_std=768**-0.5,
+        position_std=768**-0.5,
+    )
     config.objectives = dict(contrastive=dict(kind="siglip", implementation="ring"))
-    config.optimizer.update(learning_rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0, **BIG_VISION_DECAY)
+    config.optimizer.update(
+        learning_rate=1e-3, b1=0.9, b2=0.95, weight_decay=1e-4, clip_norm=1.0, **BIG_VISION_DECAY
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=0.02)
     config.precision.compute = "bfloat16"
     return as_recipe(config)
 
 
 # OpenCLIP's text cleaning and token ids; its padding id 0 is the token "!".
-CLIP_TEXT = dict(tokenizer="embedded:clip", canonicalize=("ftfy", "html", "lower_case", "whitespace"),
-                 start_token="<|startoftext|>", end_token="<|endoftext|>", padding_token="!")
-BIG_VISION_DECAY = dict(decay_coupling="schedule", decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0)))
+CLIP_TEXT = dict(
+    tokenizer="embedded:clip",
+    canonicalize=("ftfy", "html", "lower_case", "whitespace"),
+    start_token="<|startoftext|>",
+    end_token="<|endoftext|>",
+    padding_token="!",
+)
+BIG_VISION_DECAY = dict(
+    decay_coupling="schedule", decay_multipliers=((r"kernel$", 1.0), (r".*", 0.0))
+)
 # The operations of RandAugment in ALBEF and BLIP, each applied half of the time.
-ALBEF_OPERATIONS = ("identity", "autocontrast", "equalize", "brightness", "sharpness", "shear_x", "shear_y", "translate_x",
-                    "translate_y", "rotate")
+ALBEF_OPERATIONS = (
+    "identity",
+    "autocontrast",
+    "equalize",
+    "brightness",
+    "sharpness",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+)
 NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0)
 SMOKE_EMA = 0.9  # with a larger decay, an EMA over 42 steps is close to the initial parameters
 EMBEDDED_VOCABULARY = 4096
@@ -140,7 +194,15 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     defines the experiment (objectives, pooling, norms, activations, schedule kind, optimizer kind,
     precision, scan, rematerialisation) is unchanged.
     """
-    sizes = Sizes(width=64, depth=2, heads=4, mlp_dim=256, batch_size=64, vocab_size=EMBEDDED_VOCABULARY, length=24)
+    sizes = Sizes(
+        width=64,
+        depth=2,
+        heads=4,
+        mlp_dim=256,
+        batch_size=64,
+        vocab_size=EMBEDDED_VOCABULARY,
+        length=24,
+    )
     reduce_sections(config, "smoke", sizes)
     config.update(steps=42, examples=None, epochs=None, log_every=1)
     config.data.update(batch_size=sizes.batch_size, workers=0)
@@ -157,24 +219,58 @@ def smoke(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 
 def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The same experiment on the embedded data, for minutes on a laptop's CPU, as in `small` variants.
+    """The same experiment on the embedded data, for minutes on a laptop's CPU, as in `small`
+    variants.
 
     It is meant to learn, and not only to run. Each section is in its small form: narrow towers, and
     images of 32 x 32 pixels except for an Inception-v3. The input is that of clip_emoji.py.
     """
-    sizes = Sizes(width=128, depth=2, heads=4, mlp_dim=384, batch_size=64, vocab_size=EMBEDDED_VOCABULARY, length=16)
+    sizes = Sizes(
+        width=128,
+        depth=2,
+        heads=4,
+        mlp_dim=384,
+        batch_size=64,
+        vocab_size=EMBEDDED_VOCABULARY,
+        length=16,
+    )
     reduce_sections(config, "small", sizes)
     config.update(steps=500, examples=None, epochs=None, log_every=25)
     config.data.update(batch_size=sizes.batch_size, workers=0)
     config.data.train.update(source="embedded:emoji/train", mixture={})
     config.data.text = embedded_text(config.data.text)
-    config.data.images.update(transparency="composite", crop_to_content=True, content_margin=0.04, resize="squash",
-                              interpolation="bilinear", mean=(0.5,) * 3, std=(0.3,) * 3)
-    config.data.augmentation = to_tree(AugmentationConfig(background="random", rotation=8.0, scale=(0.9, 1.25), shift=0.04,
-                                                          aspect=0.1, brightness=0.2, contrast=0.2, saturation=0.3))
+    config.data.images.update(
+        transparency="composite",
+        crop_to_content=True,
+        content_margin=0.04,
+        resize="squash",
+        interpolation="bilinear",
+        mean=(0.5,) * 3,
+        std=(0.3,) * 3,
+    )
+    config.data.augmentation = to_tree(
+        AugmentationConfig(
+            background="random",
+            rotation=8.0,
+            scale=(0.9, 1.25),
+            shift=0.04,
+            aspect=0.1,
+            brightness=0.2,
+            contrast=0.2,
+            saturation=0.3,
+        )
+    )
     config.precision.compute = "float32"
-    config.optimizer.update(kind="muon", learning_rate=4e-3, b1=0.95, b2=0.95, epsilon=1e-8, weight_decay=0.1, clip_norm=1.0,
-                            lr_multipliers=())
+    config.optimizer.update(
+        kind="muon",
+        learning_rate=4e-3,
+        b1=0.95,
+        b2=0.95,
+        epsilon=1e-8,
+        weight_decay=0.1,
+        clip_norm=1.0,
+        lr_multipliers=(),
+    )
     config.optimizer.schedule.update(kind="cosine", warmup=0.05)
     config.checkpoint.update(every_steps=500, every_minutes=None, keep=2)
     config.evaluators = dict(val_vendor=dict(tasks=("retrieval",)))
@@ -183,27 +279,38 @@ def on_emoji(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
 
 def embedded_text(text: ml_collections.ConfigDict) -> dict:
     """The embedded tokenizer, with the text changes and the truncation of `text`."""
-    return to_tree(TextConfig(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side))
+    return to_tree(
+        TextConfig(canonicalize=tuple(text.canonicalize), truncation_side=text.truncation_side)
+    )
 
 
-def reduce_sections(config: ml_collections.ConfigDict, form: Literal["smoke", "small"], sizes: Sizes) -> None:
+def reduce_sections(
+    config: ml_collections.ConfigDict, form: Literal["smoke", "small"], sizes: Sizes
+) -> None:
     """Replaces each section of a config by its smoke or small form, with all keys of the section.
 
     Raises: ConfigError, or ConfigErrors, for an invalid key or value.
     """
     root = root_section()
     experiment = read_section(root, settle(config).to_dict(), "")
-    if any(getattr(objective, form)(sizes).needs_mask_token for objective in experiment.objectives.values()):
+    if any(
+        getattr(objective, form)(sizes).needs_mask_token
+        for objective in experiment.objectives.values()
+    ):
         sizes = dataclasses.replace(sizes, vocab_size=WITH_MASK_TOKEN)
     for field in dataclasses.fields(root):
         config[field.name] = to_tree(reduced_value(getattr(experiment, field.name), form, sizes))
 
 
 def reduced_value(value: Any, form: str, sizes: Sizes) -> Any:
-    """A section, or the sections of a mapping, in a form of `reduce_sections`, with all sections inside; else `value`."""
+    """A section, or the sections of a mapping, in a form of `reduce_sections`, with all sections
+    inside; else `value`."""
     if isinstance(value, dict):
         return {name: reduced_value(entry, form, sizes) for name, entry in value.items()}
     if not isinstance(value, Section):
         return value
-    parts = {field.name: reduced_value(getattr(value, field.name), form, sizes) for field in dataclasses.fields(value)}
+    parts = {
+        field.name: reduced_value(getattr(value, field.name), form, sizes)
+        for field in dataclasses.fields(value)
+    }
     return getattr(dataclasses.replace(value, **parts), form)(sizes)

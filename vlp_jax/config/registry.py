@@ -1,4 +1,5 @@
-"""Lazy tables of the kinds of a section: the only lists of the components that a config can select."""
+"""Lazy tables of the kinds of a section: the only lists of the components that a config can
+select."""
 
 import dataclasses
 import importlib
@@ -35,7 +36,11 @@ class Kinds(Mapping[str, type]):
     @property
     def choices(self) -> str:
         """What a config may give as kind, for messages."""
-        return f"one of {', '.join(self.places)}" if self.places else "a class of your own, module:Class"
+        return (
+            (f"one of {', '.join(self.places)}")
+            if self.places
+            else "a class of your own, module:Class"
+        )
 
     def name_of(self, declaration: type) -> str:
         """The kind of a class; "module:Class" for one that is not in the table."""
@@ -50,7 +55,10 @@ def imported(place: str) -> type:
 
 
 def root_section() -> type:
-    """The dataclass of a whole config. It is imported when it is asked for, since all components stand below it."""
+    """The dataclass of a whole config.
+
+    It is imported when it is asked for, since all components stand below it.
+    """
     return imported(ROOT)
 
 
@@ -67,27 +75,45 @@ def outside_class(place: str, base: type, allowed: Collection[str] | None = None
     """
     module, _, name = place.partition(":")
     if allowed is not None and module not in allowed and module not in sys.modules:
-        raise ConfigError(f"names the class {place!r}, whose module would be imported; if you trust it, import {module} first, or "
-                          "name it in `components`")
+        raise ConfigError(
+            f"names the class {place!r}, whose module would be imported; if you "
+            f"trust it, import {module} first, or name it in `components`"
+        )
     try:
         found = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # of the user's own code
-        raise ConfigError(f"names the class {place!r}, and importing {module} failed: {type(error).__name__}: {error}") from error
+        raise ConfigError(
+            f"names the class {place!r}, and importing {module} failed: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     if found is None:
         raise ConfigError(f"names the class {place!r}, and {module} has no {name!r}")
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"names the class {place!r}, which does not derive from {base.__module__}.{base.__qualname__}")
+        raise ConfigError(
+            f"names the class {place!r}, which does not derive from "
+            f"{base.__module__}.{base.__qualname__}"
+        )
     if found is base or "__dataclass_params__" not in vars(found):
-        raise ConfigError(f"names the class {place!r}, which is no dataclass of its own; write @dataclasses.dataclass(frozen=True, "
-                          "kw_only=True) above it")
-    required = [field.name for field in dataclasses.fields(found)
-                if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING]
+        raise ConfigError(
+            f"names the class {place!r}, which is no dataclass of its own; write "
+            "@dataclasses.dataclass(frozen=True, kw_only=True) above it"
+        )
+    required = [
+        field.name
+        for field in dataclasses.fields(found)
+        if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+    ]
     if required:
-        raise ConfigError(f"names the class {place!r}, whose field {required[0]!r} has no default; give it one")
+        raise ConfigError(
+            f"names the class {place!r}, whose field {required[0]!r} has no default; give it one"
+        )
     return found
 
 
 def fields_named(name: str, kinds: Kinds) -> dict[str, Any]:
     """The default of a field in each kind that has it."""
-    return {kind: getattr(declaration(), name) for kind, declaration in kinds.items()
-            if any(field.name == name for field in dataclasses.fields(declaration))}
+    return {
+        kind: getattr(declaration(), name)
+        for kind, declaration in kinds.items()
+        if any(field.name == name for field in dataclasses.fields(declaration))
+    }

@@ -1,4 +1,5 @@
-"""The sections of a config by short names, for scripts and notebooks: `schema.Images()` is an `ImagesConfig`.
+"""The sections of a config by short names, for scripts and notebooks: `schema.Images()` is an
+`ImagesConfig`.
 
 Any section or component of this package is found, wherever it is declared: `schema.ViT`,
 `schema.AdamW`, `schema.Data`.
@@ -11,11 +12,21 @@ from vlp_jax.config.registry import root_section
 
 
 def __getattr__(name: str) -> Any:
-    declared = {section.declaration.__name__: section.declaration for section in sections(root_section())}
+    declared = {
+        section.declaration.__name__: section.declaration for section in sections(root_section())
+    }
     if f"{name}Config" not in declared:
-        raise AttributeError(f"no section of a config is called {name!r}; there are {', '.join(__dir__())}")
+        raise AttributeError(
+            f"no section of a config is called {name!r}; there are {', '.join(__dir__())}"
+        )
     return declared[f"{name}Config"]
 
 
 def __dir__() -> list[str]:
-    return sorted({section.declaration.__name__.removesuffix("Config") for section in sections(root_section())} - {"Experiment"})
+    return sorted(
+        {
+            section.declaration.__name__.removesuffix("Config")
+            for section in sections(root_section())
+        }
+        - {"Experiment"}
+    )

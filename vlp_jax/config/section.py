@@ -85,7 +85,8 @@ class Section:
         return self
 
     def small(self, sizes: Sizes) -> Self:
-        """The section as in a config's small variant, which learns from the embedded data in minutes."""
+        """The section as in a config's small variant, which learns from the embedded data in
+        minutes."""
         return self.smoke(sizes)
 
 
@@ -124,9 +125,12 @@ def component(base: type[Component], kind: str | None = None) -> Any:
       kind: of a section that names none. Default: the table's default.
     """
     chosen = kind or base.kinds.default
-    return dataclasses.field(default_factory=lambda: base.kinds[chosen or ""](), metadata={"kind": chosen})
+    return dataclasses.field(
+        default_factory=lambda: base.kinds[chosen or ""](), metadata={"kind": chosen}
+    )
 
 
 def optional_component(kind: str | None = None) -> Any:
-    """A dataclass field with a component or None, None by default; `kind` is that of a section that names none."""
+    """A dataclass field with a component or None, None by default; `kind` is that of a section that
+    names none."""
     return dataclasses.field(default=None, metadata={} if kind is None else {"kind": kind})

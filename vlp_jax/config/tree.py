@@ -11,7 +11,9 @@ def to_tree(config: Any) -> Any:
     """The nested dictionaries, lists and scalars that `to_config` takes, ready for JSON."""
     if dataclasses.is_dataclass(config):
         kind = {"kind": config.kind} if hasattr(config, "kinds") else {}
-        return kind | {field.name: to_tree(getattr(config, field.name)) for field in dataclasses.fields(config)}
+        return kind | {
+            field.name: to_tree(getattr(config, field.name)) for field in dataclasses.fields(config)
+        }
     if isinstance(config, Mapping):
         return {key: to_tree(value) for key, value in config.items()}
     if isinstance(config, (tuple, list)):

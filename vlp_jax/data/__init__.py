@@ -1,4 +1,6 @@
-"""The input side: sources, decoding, tokenization and the input pipeline. Independent of the models; imports no JAX.
+"""The input side: sources, decoding, tokenization and the input pipeline.
+
+Independent of the models; imports no JAX.
 
 The names in `__all__` are imported at their first use.
 """
@@ -16,9 +18,22 @@ if TYPE_CHECKING:
     from vlp_jax.data.text.tokenizer import Tokenizer as Tokenizer
     from vlp_jax.data.text.tokenizer import load_tokenizer as load_tokenizer
 
-__all__ = ["Preprocessor", "Sample", "SampleError", "Source", "Tokenizer", "load_tokenizer", "open_source"]
-_PLACES = {"Preprocessor": "vlp_jax.data.preprocessor:Preprocessor", "Sample": "vlp_jax.data.samples:Sample",
-           "SampleError": "vlp_jax.data.samples:SampleError", "Source": "vlp_jax.data.samples:Source",
-           "Tokenizer": "vlp_jax.data.text.tokenizer:Tokenizer", "load_tokenizer": "vlp_jax.data.text.tokenizer:load_tokenizer",
-           "open_source": "vlp_jax.data.sources.registry:open_source"}
+__all__ = [
+    "Preprocessor",
+    "Sample",
+    "SampleError",
+    "Source",
+    "Tokenizer",
+    "load_tokenizer",
+    "open_source",
+]
+_PLACES = {
+    "Preprocessor": "vlp_jax.data.preprocessor:Preprocessor",
+    "Sample": "vlp_jax.data.samples:Sample",
+    "SampleError": "vlp_jax.data.samples:SampleError",
+    "Source": "vlp_jax.data.samples:Source",
+    "Tokenizer": "vlp_jax.data.text.tokenizer:Tokenizer",
+    "load_tokenizer": "vlp_jax.data.text.tokenizer:load_tokenizer",
+    "open_source": "vlp_jax.data.sources.registry:open_source",
+}
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -45,8 +45,13 @@ def device_arrays(config: "Experiment", asked: Collection[str], rows: int) -> Sh
     texts = (rows,) if window is None else (rows // window, config.data.text.packing_rows)
     words = (*texts, config.model.text.length)
     pixels = ((rows, side, side, 3), np.float32)
-    always: Shapes = {"image": pixels, "text": (words, np.int32), "text_mask": (words, bool),
-              "caption_id": ((rows, 2), np.int32), "image_id": ((rows, 2), np.int32)}
+    always: Shapes = {
+        "image": pixels,
+        "text": (words, np.int32),
+        "text_mask": (words, bool),
+        "caption_id": ((rows, 2), np.int32),
+        "image_id": ((rows, 2), np.int32),
+    }
     others: Shapes = {"word_start": (words, bool), **dict.fromkeys(VIEWS, pixels)}
     others |= {TARGET + name: target.array(rows) for name, target in config.data.targets.items()}
     if window is not None:

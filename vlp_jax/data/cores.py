@@ -1,16 +1,24 @@
-"""The number of cores that this process may use, and of worker processes that decode well on them."""
+"""The number of cores that this process may use, and of worker processes that decode well on
+them."""
 
 import os
 import pathlib
 
 MOST_WORKERS = 16
-FEW_CORES = 4  # with fewer, decoding in threads of the training process is faster than in worker processes
-CGROUPS = (pathlib.Path("/sys/fs/cgroup/cpu.max"), pathlib.Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"))
+# with fewer, decoding in threads of the training process is faster than in worker processes
+FEW_CORES = 4
+CGROUPS = (
+    pathlib.Path("/sys/fs/cgroup/cpu.max"),
+    pathlib.Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us"),
+)
 
 
 def available_cores() -> int:
-    """Cores that this process may run on, limited by its affinity (taskset, Slurm) and by its container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may run on, limited by its affinity (taskset, Slurm) and by its
+    container's quota."""
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     quota = container_quota(*CGROUPS)
     return max(1, cores if quota is None else min(cores, round(quota)))
 
@@ -28,7 +36,10 @@ def container_quota(unified: pathlib.Path, old: pathlib.Path) -> float | None:
         if unified.is_file():
             quota, period = unified.read_text().split()
         else:
-            quota, period = old.read_text().strip(), old.with_name("cpu.cfs_period_us").read_text().strip()
+            quota, period = (
+                old.read_text().strip(),
+                old.with_name("cpu.cfs_period_us").read_text().strip(),
+            )
         return float(quota) / float(period) if quota not in ("max", "-1") else None
     except (OSError, ValueError):
         return None

@@ -27,7 +27,8 @@ LARGEST_EPOCH = 2**32 - 1  # in examples: the most that the shuffle can permute
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """A source, the texts drawn for its samples, and the number of examples of an epoch that come from it."""
+    """A source, the texts drawn for its samples, and the number of examples of an epoch that come
+    from it."""
 
     name: str
     source: Source
@@ -55,12 +56,16 @@ class Mixture:
 
     def fingerprints(self) -> dict[str, str]:
         """What decides the order apart from the seed, by the config key that it comes from."""
-        return {_key(part.name): fingerprint_of(part.source.fingerprint(), part.share) for part in self.parts}
+        return {
+            _key(part.name): fingerprint_of(part.source.fingerprint(), part.share)
+            for part in self.parts
+        }
 
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """The sample at every position of an endless run over a mixture; can be pickled into worker processes."""
+    """The sample at every position of an endless run over a mixture; can be pickled into worker
+    processes."""
 
     mixture: Mixture
     seed: int
@@ -84,11 +89,15 @@ class Order:
     @functools.cached_property
     def seeds(self) -> list[int]:
         """Seed of the shuffle of an epoch, then the seeds of the passes over each part."""
-        return [derived_seed(self.seed), *(derived_seed(self.seed, number) for number in range(len(self.mixture.parts)))]
+        return [
+            derived_seed(self.seed),
+            *(derived_seed(self.seed, number) for number in range(len(self.mixture.parts))),
+        ]
 
 
 def shuffled(position: int, length: int, seed: int) -> int:
-    """Element at `position` of endless passes over range(length), each pass shuffled by a pseudorandom permutation.
+    """Element at `position` of endless passes over range(length), each pass shuffled by a
+    pseudorandom permutation.
 
     Equal to `grain.MapDataset.range(length).shuffle(seed).repeat()[position]`, in a tenth of the
     time.
@@ -118,15 +127,24 @@ def open_mixture(train: TrainSourceConfig) -> Mixture:
         check_texts(_texts_of(spec, train), _key(name))
     if len(specs) > 1:
         check_weights(specs)
-    sources = {name: open_source(spec.source) for name, spec in specs.items() if spec.source is not None}
+    sources = {
+        name: open_source(spec.source) for name, spec in specs.items() if spec.source is not None
+    }
     for source in sources.values():
         if not len(source):
             raise DataError(f"{source.spec}: holds no samples")
     shares = epoch_shares(specs, {name: len(source) for name, source in sources.items()})
     if sum(shares.values()) > LARGEST_EPOCH:
-        raise DataError(f"data.train: {sum(shares.values())} examples an epoch; at most {LARGEST_EPOCH} can be shuffled: give less "
-                        "data, or a smaller repeat")
-    return Mixture(tuple(Part(name, sources[name], _texts_of(spec, train), shares[name]) for name, spec in specs.items()))
+        raise DataError(
+            f"data.train: {sum(shares.values())} examples an epoch; at most "
+            f"{LARGEST_EPOCH} can be shuffled: give less data, or a smaller repeat"
+        )
+    return Mixture(
+        tuple(
+            Part(name, sources[name], _texts_of(spec, train), shares[name])
+            for name, spec in specs.items()
+        )
+    )
 
 
 def part_specs(train: TrainSourceConfig) -> dict[str, MixturePartConfig]:
@@ -136,9 +154,14 @@ def part_specs(train: TrainSourceConfig) -> dict[str, MixturePartConfig]:
       ConfigError: if source and mixture are both set or both missing, or if a part has no source.
     """
     if train.mixture and train.source is not None:
-        raise ConfigError("data.train: source and mixture are both set; set data.train.source=None to train on the mixture")
+        raise ConfigError(
+            "data.train: source and mixture are both set; set "
+            "data.train.source=None to train on the mixture"
+        )
     if not train.mixture and train.source is None:
-        raise ConfigError("data.train: neither source nor mixture is set; write data.train.source=KIND:PATTERN")
+        raise ConfigError(
+            "data.train: neither source nor mixture is set; write data.train.source=KIND:PATTERN"
+        )
     for name, part in train.mixture.items():
         if part.source is None:
             raise ConfigError(f"{_key(name)}.source: is missing; write KIND:PATTERN")
@@ -153,12 +176,17 @@ def check_weights(specs: Mapping[str, MixturePartConfig]) -> None:
     """
     without = [name for name, part in specs.items() if part.weight is None]
     if without and len(without) < len(specs):
-        raise ConfigError(f"{_key(without[0])}.weight: is missing, but other parts have one; give every part a weight, or none")
+        raise ConfigError(
+            f"{_key(without[0])}.weight: is missing, but other parts have one; give "
+            "every part a weight, or none"
+        )
     if not without and not any(part.weight for part in specs.values()):
         raise ConfigError("data.train.mixture: at least one weight must be above 0")
 
 
-def epoch_shares(specs: Mapping[str, MixturePartConfig], lengths: Mapping[str, int]) -> dict[str, int]:
+def epoch_shares(
+    specs: Mapping[str, MixturePartConfig], lengths: Mapping[str, int]
+) -> dict[str, int]:
     """Number of examples of an epoch that come from each part.
 
     Without weights, a part's share is `repeat` times its number of samples. With weights, an epoch
@@ -171,7 +199,10 @@ def epoch_shares(specs: Mapping[str, MixturePartConfig], lengths: Mapping[str, i
     repeated = {name: round(part.repeat * lengths[name]) for name, part in specs.items()}
     for name, count in repeated.items():
         if count < 1:
-            raise ConfigError(f"{_key(name)}.repeat: {specs[name].repeat} times {lengths[name]} samples is no example")
+            raise ConfigError(
+                f"{_key(name)}.repeat: {specs[name].repeat} times {lengths[name]} "
+                "samples is no example"
+            )
     weights = {name: part.weight for name, part in specs.items() if part.weight is not None}
     if len(specs) == 1 or not weights:
         return repeated
@@ -181,7 +212,7 @@ def epoch_shares(specs: Mapping[str, MixturePartConfig], lengths: Mapping[str, i
     exact = {name: length * weight / total for name, weight in weights.items()}
     shares = {name: math.floor(value) for name, value in exact.items()}
     by_remainder = sorted(exact, key=lambda name: exact[name] - shares[name], reverse=True)
-    for name in by_remainder[:length - sum(shares.values())]:
+    for name in by_remainder[: length - sum(shares.values())]:
         shares[name] += 1
     return shares
 
@@ -190,7 +221,9 @@ def _texts_of(part: MixturePartConfig, train: TrainSourceConfig) -> TextsConfig:
     """The text options of a part; those that it leaves unset come from `data.train`."""
     names = [field.name for field in dataclasses.fields(TextsConfig)]
     own = {name: getattr(part, name) for name in names}
-    return TextsConfig(**{name: getattr(train, name) if own[name] is None else own[name] for name in names})
+    return TextsConfig(
+        **{name: getattr(train, name) if own[name] is None else own[name] for name in names}
+    )
 
 
 def _key(name: str) -> str:

@@ -22,7 +22,9 @@ def listed(counts: Mapping[str, int]) -> str:
 
 
 @contextlib.contextmanager
-def message_while_waiting(text: Callable[[], str], patience: float | None = None) -> Generator[None, None, None]:
+def message_while_waiting(
+    text: Callable[[], str], patience: float | None = None
+) -> Generator[None, None, None]:
     """Prints `text()` when the block takes long, then each time the waiting time has doubled.
 
     Args:

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 ATTEMPTS = 100
-SHARED = 2**20  # bytes: smaller arrays go through a worker's pipe, because one in shared memory takes two open files
+# bytes: smaller arrays go through a worker's pipe, because one in shared memory takes two open
+# files
+SHARED = 2**20
 ARRAYS = 12  # that `TrainRows.batch` makes, without those of `inputs`
 REASONS = tuple(Reason)  # code r > 0 in a batch is REASONS[r - 1]; 0 is a good row
 
@@ -93,13 +95,19 @@ class TrainRows:
           DataError: after ATTEMPTS bad samples in a row.
         """
         rows = [self.row(position) for position in positions]
-        batch = {key: np.stack([row[key] for row in rows]) for key in rows[0] if key not in ("text", "parse")}
+        batch = {
+            key: np.stack([row[key] for row in rows])
+            for key in rows[0]
+            if key not in ("text", "parse")
+        }
         tokenizer, words = self.preprocessor.tokenizer, self.preprocessor.words_of(rows)
         if "word_start" in self.inputs:
             words["word_start"] = tokenizer.word_start(words["text"])
         for name, values in batch.items():
             if name.startswith(TARGET):
-                words[name] = self.targets.specs[name.removeprefix(TARGET)].encoded(values, tokenizer)
+                words[name] = self.targets.specs[name.removeprefix(TARGET)].encoded(
+                    values, tokenizer
+                )
         if tokenizer.spec.packing is not None:
             packing = tokenizer.spec.packing, tokenizer.spec.packing_rows, tokenizer.special_ids[2]
             words |= pack(words["text"], words["text_mask"], *packing)
@@ -116,18 +124,31 @@ class TrainRows:
         reason, bad_sample = 0, ""
         for attempt in range(ATTEMPTS):
             try:
-                row = self.transform(part.source[index], part.texts, random_generator(self.seed, position, attempt))
-                return row | {"part": np.int32(number), "reason": np.int32(reason), "bad_sample": np.str_(bad_sample)}
+                row = self.transform(
+                    part.source[index], part.texts, random_generator(self.seed, position, attempt)
+                )
+                return row | {
+                    "part": np.int32(number),
+                    "reason": np.int32(reason),
+                    "bad_sample": np.str_(bad_sample),
+                }
             except SampleError as error:
                 if not reason:
                     key = f"{part.name}: {error.key}" if part.name else error.key
                     reason, bad_sample = REASONS.index(error.reason) + 1, f"{key}: {error.message}"
-                index = int(random_generator(self.seed, position, attempt, 1).integers(len(part.source)))
-        raise DataError(f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is {bad_sample}"
-                        f"{unpaired(REASONS[reason - 1], bad_sample)}")
+                index = int(
+                    random_generator(self.seed, position, attempt, 1).integers(len(part.source))
+                )
+        raise DataError(
+            f"{part.source.spec}: {ATTEMPTS} bad samples in a row, the first is "
+            f"{bad_sample}{unpaired(REASONS[reason - 1], bad_sample)}"
+        )
 
-    def transform(self, sample: Sample, texts: TextsConfig, rng: np.random.Generator) -> dict[str, Any]:
-        """The row of one sample: drawn text, augmented image and views, targets, boxes and parse, identities.
+    def transform(
+        self, sample: Sample, texts: TextsConfig, rng: np.random.Generator
+    ) -> dict[str, Any]:
+        """The row of one sample: drawn text, augmented image and views, targets, boxes and parse,
+        identities.
 
         Raises:
           SampleError: if the sample cannot be used.
@@ -136,29 +157,55 @@ class TrainRows:
         text = draw_text(caption, sample, texts, rng)
         check_unicode(text, sample.key, "its text")
         if not canonicalize(caption, self.preprocessor.tokenizer.spec.canonicalize).strip():
-            raise SampleError(Reason.EMPTY_CAPTION, sample.key, f"its caption, {caption!r}, is empty after data.text.canonicalize")
+            raise SampleError(
+                Reason.EMPTY_CAPTION,
+                sample.key,
+                f"its caption, {caption!r}, is empty after data.text.canonicalize",
+            )
         image, view = self.pixels(sample, self.augmentation, rng)
         views = {}
         if {*VIEWS} & {*self.inputs}:
             generators = dict(zip(VIEWS, rng.spawn(len(VIEWS)), strict=True))
-            views = {name: self.pixels(sample, self.view_augmentation or self.augmentation, generators[name])[0]
-                     for name in VIEWS if name in self.inputs}
-        targets = {name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
-                   for name in self.inputs if name.startswith(TARGET)}
-        return {"image": image, **views, **targets, **self.graphs(sample, caption, view), "text": text,
-                "key": np.str_(sample.key), "caption_id": identity(caption.encode()), "image_id": identity(sample.image)}
+            views = {
+                name: self.pixels(
+                    sample, self.view_augmentation or self.augmentation, generators[name]
+                )[0]
+                for name in VIEWS
+                if name in self.inputs
+            }
+        targets = {
+            name: self.targets.of(name.removeprefix(TARGET), sample.metadata)
+            for name in self.inputs
+            if name.startswith(TARGET)
+        }
+        return {
+            "image": image,
+            **views,
+            **targets,
+            **self.graphs(sample, caption, view),
+            "text": text,
+            "key": np.str_(sample.key),
+            "caption_id": identity(caption.encode()),
+            "image_id": identity(sample.image),
+        }
 
     def graphs(self, sample: Sample, caption: str, view: View) -> dict[str, np.ndarray]:
-        """The boxes in the visible part of the image and the caption's parse, where the preprocessor has them."""
+        """The boxes in the visible part of the image and the caption's parse, where the
+        preprocessor has them."""
         found, boxes, dependencies = {}, self.preprocessor.boxes, self.preprocessor.dependencies
         if boxes is not None:
             found["boxes"] = boxes_of(sample.key, sample.metadata, boxes, view)
         if dependencies is not None:
-            found["parse"] = parses_in(sample.key, sample.metadata, sample.captions, dependencies)[caption]
+            found["parse"] = parses_in(sample.key, sample.metadata, sample.captions, dependencies)[
+                caption
+            ]
         return found
 
-    def pixels(self, sample: Sample, augmentation: AugmentationConfig, rng: np.random.Generator) -> tuple[np.ndarray, View]:
-        """Augmented pixels of a sample, [S, S, 3] uint8, and the part of the image that they show."""
+    def pixels(
+        self, sample: Sample, augmentation: AugmentationConfig, rng: np.random.Generator
+    ) -> tuple[np.ndarray, View]:
+        """Augmented pixels of a sample, [S, S, 3] uint8, and the part of the image that they
+        show."""
         size, spec = self.preprocessor.image_size, self.preprocessor.images
         return decode_and_augment(sample.image, sample.key, size, spec, augmentation, rng)
 
@@ -183,8 +230,13 @@ def random_generator(*key: int) -> np.random.Generator:
 
 
 def input_fingerprint(config: "Experiment", mixture: Mixture) -> dict[str, Any]:
-    """Everything that decides which samples the k-th batch holds, by config key; stored with a checkpoint."""
-    return {"seed": config.seed, "data.batch_size": config.data.batch_size, **mixture.fingerprints()}
+    """Everything that decides which samples the k-th batch holds, by config key; stored with a
+    checkpoint."""
+    return {
+        "seed": config.seed,
+        "data.batch_size": config.data.batch_size,
+        **mixture.fingerprints(),
+    }
 
 
 def allow_workers(data: DataConfig, inputs: tuple[str, ...]) -> None:
@@ -215,19 +267,32 @@ class Batches(Iterator):
       local_rows: row numbers within a batch that this host needs; None: all.
     """
 
-    def __init__(self, rows: TrainRows, data: DataConfig, position: int = 0, local_rows: Sequence[int] | np.ndarray | None = None):
+    def __init__(
+        self,
+        rows: TrainRows,
+        data: DataConfig,
+        position: int = 0,
+        local_rows: Sequence[int] | np.ndarray | None = None,
+    ):
         chosen = range(data.batch_size) if local_rows is None else [int(row) for row in local_rows]
 
         def make(k: int) -> Batch:
             return rows.batch([k * data.batch_size + row for row in chosen])
 
-        dataset = grain.MapDataset.range(position, np.iinfo(np.int64).max // data.batch_size // 2).map(make)
-        dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch))
+        dataset = grain.MapDataset.range(
+            position, np.iinfo(np.int64).max // data.batch_size // 2
+        ).map(make)
+        dataset = dataset.to_iter_dataset(
+            grain.ReadOptions(num_threads=data.threads, prefetch_buffer_size=data.prefetch)
+        )
         if data.workers:
             allow_workers(data, rows.inputs)
             dataset = WithOptionsIterDataset(dataset, DatasetOptions(min_shm_size=SHARED))
-            flags.FLAGS.mark_as_parsed()  # Grain reads an absl flag when it starts a worker; no command here parses absl flags
-            dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch))
+            # Grain reads an absl flag when it starts a worker; no command here parses absl flags
+            flags.FLAGS.mark_as_parsed()
+            dataset = dataset.mp_prefetch(
+                grain.MultiprocessingOptions(data.workers, per_worker_buffer_size=data.prefetch)
+            )
         self.position, self.spec = position, rows.mixture.describe()
         self.iterator, self.starting = iter(dataset), bool(data.workers)
 
@@ -237,14 +302,16 @@ class Batches(Iterator):
                 batch = next(self.iterator)
             self.starting = False
         except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):  # Grain's message for a worker that died
+            # Grain's message for a worker that died
+            if "terminated unexpectedly" not in str(error):
                 raise
-            raise DataError(f"{self.spec}: a worker process was killed, perhaps for memory; fewer data.workers, or a smaller "
-                            "data.prefetch, take less") from error
+            raise DataError(
+                f"{self.spec}: a worker process was killed, perhaps for memory; fewer "
+                "data.workers, or a smaller data.prefetch, take less"
+            ) from error
         self.position += 1
         return batch
 
     def close(self) -> None:
         """Stops the prefetching threads and worker processes."""
         self.iterator.close()
-

@@ -14,7 +14,12 @@ from PIL import Image
 from vlp_jax.config.tree import to_tree
 from vlp_jax.data.images.boxes import BoxesConfig, boxes_of
 from vlp_jax.data.images.decoding import convert_array, convert_image, decode
-from vlp_jax.data.images.preprocessing import ImagesConfig, evaluation_pixels, evaluation_view, normalise
+from vlp_jax.data.images.preprocessing import (
+    ImagesConfig,
+    evaluation_pixels,
+    evaluation_view,
+    normalise,
+)
 from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.sources.local_files import NotRegularError, open_regular
 from vlp_jax.data.text.dependency_parses import DependenciesConfig, word_edges
@@ -47,8 +52,11 @@ class Preprocessor:
     boxes: BoxesConfig | None = None
     dependencies: DependenciesConfig | None = None
 
-    def __call__(self, images: Picture | Sequence[Picture] | None = None,
-                 texts: str | Sequence[str] | None = None) -> dict[str, np.ndarray]:
+    def __call__(
+        self,
+        images: Picture | Sequence[Picture] | None = None,
+        texts: str | Sequence[str] | None = None,
+    ) -> dict[str, np.ndarray]:
         """The model inputs of images, texts or both.
 
         Args:
@@ -64,11 +72,19 @@ class Preprocessor:
         """
         arrays = {}
         if images is not None:
-            single = isinstance(images, (Image.Image, bytes, bytearray, memoryview, str, os.PathLike)) or (
-                isinstance(images, np.ndarray) and (images.ndim == 2 or images.ndim == 3 and images.shape[2] <= 4))
+            single = isinstance(
+                images, (Image.Image, bytes, bytearray, memoryview, str, os.PathLike)
+            ) or (
+                isinstance(images, np.ndarray)
+                and (images.ndim == 2 or images.ndim == 3 and images.shape[2] <= 4)
+            )
             pictures = cast(Sequence[Picture], [images] if single else images)
             pixels = [self.pixels(picture) for picture in pictures]
-            stacked = np.stack(pixels) if pixels else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+            stacked = (
+                np.stack(pixels)
+                if pixels
+                else np.zeros((0, self.image_size, self.image_size, 3), np.uint8)
+            )
             arrays["image"] = normalise(stacked, self.images.mean, self.images.std)
         if texts is not None:
             ids, mask, _ = self.tokenizer([texts] if isinstance(texts, str) else texts)
@@ -80,7 +96,8 @@ class Preprocessor:
         return evaluation_pixels(self.opened(picture, key), self.image_size, self.images)
 
     def picture_of(self, sample: Sample, key: str) -> dict[str, np.ndarray]:
-        """The image arrays of a sample: `image`, its pixels, and `boxes` where they are used (see `boxes_of`).
+        """The image arrays of a sample: `image`, its pixels, and `boxes` where they are used (see
+        `boxes_of`).
 
         Args:
           sample: the sample.
@@ -89,7 +106,12 @@ class Preprocessor:
         image = self.opened(sample.image, key)
         arrays = {"image": evaluation_pixels(image, self.image_size, self.images)}
         if self.boxes is not None:
-            arrays["boxes"] = boxes_of(key, sample.metadata, self.boxes, evaluation_view(image, self.image_size, self.images))
+            arrays["boxes"] = boxes_of(
+                key,
+                sample.metadata,
+                self.boxes,
+                evaluation_view(image, self.image_size, self.images),
+            )
         return arrays
 
     def words_of(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -110,7 +132,9 @@ class Preprocessor:
         if self.dependencies is not None:
             start, end, _ = self.tokenizer.special_ids
             in_words = mask & ~np.isin(ids, [*start, *end])
-            words["word_edges"] = word_edges([row["parse"] for row in rows], self.tokenizer.word_start(ids), in_words)
+            words["word_edges"] = word_edges(
+                [row["parse"] for row in rows], self.tokenizer.word_start(ids), in_words
+            )
         return words
 
     def opened(self, picture: Picture, key: str | None) -> Image.Image:
@@ -126,30 +150,54 @@ class Preprocessor:
                 with open(open_regular(os.fspath(picture))[0], "rb") as file:
                     picture = file.read()
             except NotRegularError as error:
-                raise SampleError(Reason.FORBIDDEN_PATH, key, f"image is {error.what}, not a file") from error
+                raise SampleError(
+                    Reason.FORBIDDEN_PATH, key, f"image is {error.what}, not a file"
+                ) from error
             except OSError as error:
-                raise SampleError(Reason.MISSING_IMAGE, key, f"image cannot be read: {error.strerror}") from error
+                raise SampleError(
+                    Reason.MISSING_IMAGE, key, f"image cannot be read: {error.strerror}"
+                ) from error
         key, cap = key or "image", self.images.maximum_pixels
         if isinstance(picture, (bytes, bytearray, memoryview)):
             return decode(bytes(picture), key, cap)
-        return convert_array(picture, key, cap) if isinstance(picture, np.ndarray) else convert_image(picture, key, cap)
+        return (
+            convert_array(picture, key, cap)
+            if isinstance(picture, np.ndarray)
+            else convert_image(picture, key, cap)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """All that `from_json` needs, tokenizer included."""
-        return {"image_size": self.image_size, "images": to_tree(self.images), "text": to_tree(self.tokenizer.spec),
-                "length": self.tokenizer.length, "tokenizer": self.tokenizer.definition, "boxes": to_tree(self.boxes),
-                "dependencies": to_tree(self.dependencies)}
+        return {
+            "image_size": self.image_size,
+            "images": to_tree(self.images),
+            "text": to_tree(self.tokenizer.spec),
+            "length": self.tokenizer.length,
+            "tokenizer": self.tokenizer.definition,
+            "boxes": to_tree(self.boxes),
+            "dependencies": to_tree(self.dependencies),
+        }
 
     @classmethod
     def from_json(cls, tree: dict[str, Any]) -> "Preprocessor":
         """The preprocessor that `to_json` described."""
         parts: Iterator[dict[str, Any]] = (
-            {key: tuple(value) if isinstance(value, list) else value for key, value in tree[part].items()}
-            for part in ("images", "text"))
+            {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in tree[part].items()
+            }
+            for part in ("images", "text")
+        )
         images, text = parts
-        boxes, dependencies = tree.get("boxes"), tree.get("dependencies")  # older checkpoints lack them
-        return cls(tree["image_size"], ImagesConfig(**images), Tokenizer(tree["tokenizer"], TextConfig(**text), tree["length"]),
-                   boxes and BoxesConfig(**boxes), dependencies and DependenciesConfig(**dependencies))
+        # older checkpoints lack them
+        boxes, dependencies = tree.get("boxes"), tree.get("dependencies")
+        return cls(
+            tree["image_size"],
+            ImagesConfig(**images),
+            Tokenizer(tree["tokenizer"], TextConfig(**text), tree["length"]),
+            boxes and BoxesConfig(**boxes),
+            dependencies and DependenciesConfig(**dependencies),
+        )
 
     @classmethod
     def from_config(cls, config: "Experiment") -> "Preprocessor":
@@ -161,7 +209,14 @@ class Preprocessor:
         text = config.model.text
         tokenizer = load_tokenizer(config.data.text, text.length, text.vocab_size)
         if config.data.dependencies is not None:
-            tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks fails before the first batch
+            # looked up now, so that a vocabulary without marks fails before the first batch
+            tokenizer.word_marks  # noqa: B018
         for name, objective in config.objectives.items():
             objective.check_tokenizer(f"objectives.{name}", tokenizer, config)
-        return cls(config.model.image.image_size, config.data.images, tokenizer, config.data.boxes, config.data.dependencies)
+        return cls(
+            config.model.image.image_size,
+            config.data.images,
+            tokenizer,
+            config.data.boxes,
+            config.data.dependencies,
+        )

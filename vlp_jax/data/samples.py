@@ -12,8 +12,10 @@ from vlp_jax.errors import DataError
 from vlp_jax.printing import printable
 
 CAPTION = "caption"  # field of captions whose source names no field
-NO_CAPTION = ("has a class and no caption; name the classes by a classnames.txt next to the tars, or take the class as it is: "
-              "?caption=cls")
+NO_CAPTION = (
+    "has a class and no caption; name the classes by a classnames.txt next to the tars, "
+    "or take the class as it is: ?caption=cls"
+)
 _PYTHON_LIST = re.compile(r"""\[\s*(['"]).*['"],?\s*\]""", re.DOTALL)
 
 
@@ -34,16 +36,24 @@ class Reason(enum.StrEnum):
     WRONG_DEPENDENCIES = "wrong_dependencies"
 
 
-# Which objectives an unpaired sample would suit: added to messages, because only pairs are read so far.
-IMAGE_ALONE = ("an image without a caption suits only objectives that read no text, of kind 'simclr', 'masked_autoencoder', "
-               "'masked_image', or 'classification' with features='image'; give it a caption, as images alone are not read yet")
-TEXT_ALONE = ("a text without an image suits only objectives that read no image, of kind 'masked_language' with with_image=False "
-              "or 'captioning' with model.decoder.image='none'; give it an image, as texts alone are not read yet")
+# Which objectives an unpaired sample would suit: added to messages, because only pairs are read so
+# far.
+IMAGE_ALONE = (
+    "an image without a caption suits only objectives that read no text, of kind "
+    "'simclr', 'masked_autoencoder', 'masked_image', or 'classification' with "
+    "features='image'; give it a caption, as images alone are not read yet"
+)
+TEXT_ALONE = (
+    "a text without an image suits only objectives that read no image, of kind "
+    "'masked_language' with with_image=False or 'captioning' with "
+    "model.decoder.image='none'; give it an image, as texts alone are not read yet"
+)
 UNPAIRED = {Reason.MISSING_IMAGE: TEXT_ALONE, Reason.MISSING_CAPTION: IMAGE_ALONE}
 
 
 def unpaired(reason: str, message: str) -> str:
-    """Addition to a message about a sample without an image or without a caption; empty for other reasons.
+    """Addition to a message about a sample without an image or without a caption; empty for other
+    reasons.
 
     It is also empty where a named image file is missing.
     """
@@ -51,7 +61,8 @@ def unpaired(reason: str, message: str) -> str:
 
 
 class SampleError(DataError):
-    """One sample is bad; the pipeline decides whether to fill its row with another sample or to stop.
+    """One sample is bad; the pipeline decides whether to fill its row with another sample or to
+    stop.
 
     Attributes:
       reason: a `Reason`.
@@ -97,7 +108,9 @@ class Sample:
         if not self.caption_fields:
             object.__setattr__(self, "caption_fields", (CAPTION,) * len(self.captions))
         if len(self.caption_fields) != len(self.captions):
-            raise ValueError(f"{self.key}: {len(self.captions)} captions from {len(self.caption_fields)} fields")
+            raise ValueError(
+                f"{self.key}: {len(self.captions)} captions from {len(self.caption_fields)} fields"
+            )
 
 
 @runtime_checkable
@@ -184,7 +197,9 @@ def check_unicode(text: str, key: str, what: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise SampleError(Reason.DAMAGED_TEXT, key, f"{what} holds half a character at place {error.start}") from error
+        raise SampleError(
+            Reason.DAMAGED_TEXT, key, f"{what} holds half a character at place {error.start}"
+        ) from error
 
 
 def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str]:
@@ -208,7 +223,11 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
             if caption is None:
                 continue
             if not isinstance(caption, str):
-                raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is or holds {type(caption).__name__}, not text")
+                raise SampleError(
+                    Reason.WRONG_TYPE,
+                    key,
+                    f"its {field} is or holds {type(caption).__name__}, not text",
+                )
             check_unicode(caption, key, f"its {field}")
             stripped = caption.strip()
             empty |= not stripped
@@ -216,31 +235,52 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
     captions.pop("", None)
     if not captions:
         reason = Reason.EMPTY_CAPTION if empty else Reason.MISSING_CAPTION
-        raise SampleError(reason, key, "its caption is empty" if empty else f"has no {' or '.join(field for field, _ in values)}")
+        raise SampleError(
+            reason,
+            key,
+            "its caption is empty"
+            if empty
+            else (f"has no {' or '.join(field for field, _ in values)}"),
+        )
     return captions
 
 
 def _texts_in(value: Any, key: str, field: str) -> Sequence[Any]:
     """The content of a caption field as a list."""
     if isinstance(value, list | tuple):
-        return [text for item in value for text in (_texts_of(item, key, field) if isinstance(item, str) else [item])]
+        return [
+            text
+            for item in value
+            for text in (_texts_of(item, key, field) if isinstance(item, str) else [item])
+        ]
     return [] if value is None else _texts_of(value, key, field)
 
 
 def _texts_of(value: Any, key: str, field: str) -> Sequence[Any]:
     """The texts of a JSON list; any other value as a list of one."""
-    if not isinstance(value, str) or (value.lstrip()[:1], value.rstrip()[-1:]) not in (("[", "]"), ("{", "}")):
+    if not isinstance(value, str) or (value.lstrip()[:1], value.rstrip()[-1:]) not in (
+        ("[", "]"),
+        ("{", "}"),
+    ):
         return [value]
     try:
         found = json.loads(value)
     except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict):
-        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a JSON object, not a text: {value[:60]}")
+        raise SampleError(
+            Reason.WRONG_TYPE, key, f"its {field} is a JSON object, not a text: {value[:60]}"
+        )
     if isinstance(found, list):
         if all(text is None or isinstance(text, str) for text in found):
             return found
-        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a JSON list, but not of texts: {value[:60]}")
+        raise SampleError(
+            Reason.WRONG_TYPE, key, f"its {field} is a JSON list, but not of texts: {value[:60]}"
+        )
     if _PYTHON_LIST.fullmatch(value.strip()):
-        raise SampleError(Reason.WRONG_TYPE, key, f"its {field} is a list as Python prints it, not as JSON: {value[:60]}")
+        raise SampleError(
+            Reason.WRONG_TYPE,
+            key,
+            f"its {field} is a list as Python prints it, not as JSON: {value[:60]}",
+        )
     return [value]

@@ -17,7 +17,8 @@ from vlp_jax.data.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
-Target = np.ndarray | np.generic | str  # of one sample; each kind reads one of these types, and its methods take that
+# of one sample; each kind reads one of these types, and its methods take that
+Target = np.ndarray | np.generic | str
 Places = Mapping[str, int]  # the index of each class among the classes of a target
 
 
@@ -25,12 +26,14 @@ Places = Mapping[str, int]  # the index of each class among the classes of a tar
 class TargetConfig(Component):
     """A target to predict, from a sample's metadata. An empty value is no target."""
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "class": "vlp_jax.data.target_kinds:ClassTargetConfig",
-        "scores": "vlp_jax.data.target_kinds:ScoresTargetConfig",
-        "number": "vlp_jax.data.target_kinds:NumberTargetConfig",
-        "text": "vlp_jax.data.target_kinds:TextTargetConfig",
-    })
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "class": "vlp_jax.data.target_kinds:ClassTargetConfig",
+            "scores": "vlp_jax.data.target_kinds:ScoresTargetConfig",
+            "number": "vlp_jax.data.target_kinds:NumberTargetConfig",
+            "text": "vlp_jax.data.target_kinds:TextTargetConfig",
+        }
+    )
     wanted: ClassVar[str]  # what a sample with a target has in the field, in words
 
     field: str = ""  # of the metadata; a dot selects a nested one: answers.answer. Required

@@ -26,26 +26,35 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassesConfig(TargetConfig):
-    """Fields of targets with classes: the most frequent values of the training data, or named ones."""
+    """Fields of targets with classes: the most frequent values of the training data, or named
+    ones."""
 
     wanted: ClassVar[str] = "one of the classes"
 
     classes: int | None = between(None, 2)  # number of classes; required, except with `names`
     names: tuple[str, ...] = ()  # the classes themselves
     file: str | None = None  # or a text file with one class per line; the first `classes` are used
-    canonicalize: tuple[ChangeOfText, ...] = ()  # of the values, as for captions in data.text; VQA: ("vqa_answer",)
+    # of the values, as for captions in data.text; VQA: ("vqa_answer",)
+    canonicalize: tuple[ChangeOfText, ...] = ()
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`file`, where the classes are given as `names`."""
         return {"file": "with `names`"} if self.names else {}
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Messages about a missing or contradictory number of classes, and about names given twice."""
+        """Messages about a missing or contradictory number of classes, and about names given
+        twice."""
         yield from super().validate(where, experiment)
         if self.classes is None and not self.names:
-            yield f"{where}.classes: is missing; set how many there are (it must be known before data are read), or give names"
+            yield (
+                f"{where}.classes: is missing; set how many there are (it must be known before "
+                "data are read), or give names"
+            )
         if self.names and self.classes not in (None, len(self.names)):
-            yield f"{where}.classes: is {self.classes}, and there are {len(self.names)} names; leave one of the two out"
+            yield (
+                f"{where}.classes: is {self.classes}, and there are {len(self.names)} names; "
+                "leave one of the two out"
+            )
         if len(set(self.names)) < len(self.names):
             yield f"{where}.names: names a class twice"
 
@@ -57,8 +66,17 @@ class ClassesConfig(TargetConfig):
         """
         held = pick(metadata, self.field)
         values = held if isinstance(held, list | tuple | np.ndarray) else [held]
-        values = [int(value) if isinstance(value, float | np.floating) and float(value).is_integer() else value for value in values]
-        said = [canonicalize(str(value), self.canonicalize) for value in values if isinstance(value, str | int | np.integer)]
+        values = [
+            int(value)
+            if isinstance(value, float | np.floating) and float(value).is_integer()
+            else value
+            for value in values
+        ]
+        said = [
+            canonicalize(str(value), self.canonicalize)
+            for value in values
+            if isinstance(value, str | int | np.integer)
+        ]
         return [value for value in said if value.strip() and not SURROGATE.search(value)]
 
     def places_of(self, metadata: Mapping[str, Any], places: Places) -> list[int]:
@@ -74,7 +92,8 @@ class ClassesConfig(TargetConfig):
         return (np.arange(len(places)) == found).astype(np.float32)
 
     def named_classes(self, name: str) -> tuple[str, ...]:
-        """The classes in `names`, or the first `classes` lines of `file`, canonicalized; () where the data decide.
+        """The classes in `names`, or the first `classes` lines of `file`, canonicalized; () where
+        the data decide.
 
         Raises:
           ConfigError: the file has too few lines, or a class is named twice after canonicalization.
@@ -85,11 +104,13 @@ class ClassesConfig(TargetConfig):
             return ()
         if self.file and not names:
             lines = lines_of(read_file(self.file), f"data.targets.{name}.file: {self.file}")
-            names = [line for line in lines if line.strip()][:self.classes]
+            names = [line for line in lines if line.strip()][: self.classes]
         classes = tuple(canonicalize(line, self.canonicalize) for line in names)
         if len(classes) < self.outputs:
-            raise ConfigError(f"data.targets.{name}.classes: is {self.classes}, and {self.file} names {len(classes)}; set it to "
-                              "that, or less")
+            raise ConfigError(
+                f"data.targets.{name}.classes: is {self.classes}, and {self.file} "
+                f"names {len(classes)}; set it to that, or less"
+            )
         twice = [value for value, count in Counter(classes).items() if count > 1]
         if twice:
             raise ConfigError(f"data.targets.{name}: names the class {twice[0]!r} twice")
@@ -138,10 +159,12 @@ class ScoresTargetConfig(ClassesConfig):
     give the scores 0.3, 0.6, 0.9 and 1. The field holds the answers of all.
     """
 
-    agreeing: int = between(3, 1)  # number of others with the same answer for a score of 1; 1: every given answer
+    # number of others with the same answer for a score of 1; 1: every given answer
+    agreeing: int = between(3, 1)
 
     def read(self, metadata: Mapping[str, Any], places: Places) -> np.ndarray:
-        """float32 [C]: the score of every class by the number of annotators that gave it (`vqa_scores`)."""
+        """float32 [C]: the score of every class by the number of annotators that gave it
+        (`vqa_scores`)."""
         scores = np.zeros(self.outputs, np.float32)
         for place, score in vqa_scores(self.places_of(metadata, places), self.agreeing).items():
             if place >= 0:
@@ -179,7 +202,8 @@ class NumberTargetConfig(TargetConfig):
     std: float = between(1.0, 1e-30)
 
     def read(self, metadata: Mapping[str, Any], places: Places) -> np.float32:
-        """float32 []: (value - mean) / std of the number in the field, or in its text; NaN where there is none."""
+        """float32 []: (value - mean) / std of the number in the field, or in its text; NaN where
+        there is none."""
         held = pick(metadata, self.field)
         try:
             value = float(held) if isinstance(held, str | int | float | np.number) else np.nan
@@ -204,11 +228,15 @@ class NumberTargetConfig(TargetConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTargetConfig(ClassesConfig):
-    """A text to generate; of several, the most frequent. Its classes are the answers that an evaluation ranks."""
+    """A text to generate; of several, the most frequent.
+
+    Its classes are the answers that an evaluation ranks.
+    """
 
     wanted: ClassVar[str] = "a text"
 
-    length: int = between(8, 3)  # in tokens, with start and end; longer texts lose their last tokens
+    # in tokens, with start and end; longer texts lose their last tokens
+    length: int = between(8, 3)
 
     def read(self, metadata: Mapping[str, Any], places: Places) -> str:
         """The text, empty where there is none; it is no array before `encoded`."""

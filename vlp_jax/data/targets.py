@@ -1,4 +1,5 @@
-"""Targets of supervised objectives with their classes, which are named by the config or found in the training data."""
+"""Targets of supervised objectives with their classes, which are named by the config or found in
+the training data."""
 
 import dataclasses
 import functools
@@ -52,14 +53,22 @@ class Targets:
     @functools.cached_property
     def places(self) -> dict[str, dict[str, int]]:
         """The index of each class among the classes of its target."""
-        return {name: {value: place for place, value in enumerate(values)} for name, values in self.classes.items()}
+        return {
+            name: {value: place for place, value in enumerate(values)}
+            for name, values in self.classes.items()
+        }
 
     def to_json(self) -> dict[str, Any]:
         """What is stored with a checkpoint: the target's declaration and its classes, by name."""
-        return {name: {"target": to_tree(self.specs[name]), "classes": list(values)} for name, values in self.classes.items()}
+        return {
+            name: {"target": to_tree(self.specs[name]), "classes": list(values)}
+            for name, values in self.classes.items()
+        }
 
 
-def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length: int) -> np.ndarray:
+def ranked_answers(
+    name: str, texts: Sequence[str], tokenizer: Tokenizer, length: int
+) -> np.ndarray:
     """`rows_of_texts` of the answers to the target `name` that an evaluation ranks.
 
     A warning names answers that have the same tokens, because the evaluation cannot distinguish
@@ -70,12 +79,17 @@ def ranked_answers(name: str, texts: Sequence[str], tokenizer: Tokenizer, length
     alike = [pair for pair in zip(firsts, texts, strict=True) if pair[0] != pair[1]]
     if alike:
         (first, other), more = alike[0], f" (and {len(alike) - 1} more)" if len(alike) > 1 else ""
-        notice(f"data warning: data.targets.{name}: {first!r} and {other!r}{more} are the same tokens, and an evaluation counts "
-               f"either as wrong; `canonicalize` as in data.text may make them one, a length of more than {length} keep them apart")
+        notice(
+            f"data warning: data.targets.{name}: {first!r} and {other!r}{more} are the same "
+            "tokens, and an evaluation counts either as wrong; `canonicalize` as in data.text "
+            f"may make them one, a length of more than {length} keep them apart"
+        )
     return rows
 
 
-def find_targets(specs: Mapping[str, TargetConfig], train: Sequence[Source], stored: Stored | None = None) -> Targets:
+def find_targets(
+    specs: Mapping[str, TargetConfig], train: Sequence[Source], stored: Stored | None = None
+) -> Targets:
     """The targets of a config with their classes.
 
     The classes of a target are the stored ones, if its declaration is unchanged; otherwise those
@@ -123,14 +137,19 @@ def check_given(targets: Targets, train: Sequence[Source]) -> None:
     for name in wanting if fields else ():
         spec, count = targets.specs[name], sum(map(len, train))
         looked_at = "no sample" if count <= LOOKED_AT else f"none of {LOOKED_AT} samples"
-        text = (f"{', '.join(source.spec for source in train)}: {looked_at} has {spec.wanted} in the field {spec.field!r} of "
-                f"data.targets.{name}.field; fields: {', '.join(sorted(fields))}")
+        text = (
+            f"{', '.join(source.spec for source in train)}: {looked_at} has {spec.wanted} in "
+            f"the field {spec.field!r} of data.targets.{name}.field; fields: "
+            f"{', '.join(sorted(fields))}"
+        )
         if count <= LOOKED_AT:
             raise DataError(text)
         notice(f"data warning: {text}")
 
 
-def most_frequent(specs: Mapping[str, ClassesConfig], train: Sequence[Source]) -> Iterator[tuple[str, tuple[str, ...]]]:
+def most_frequent(
+    specs: Mapping[str, ClassesConfig], train: Sequence[Source]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(name, classes) of each target, from the training data.
 
     Raises:
@@ -145,10 +164,16 @@ def most_frequent(specs: Mapping[str, ClassesConfig], train: Sequence[Source]) -
     for name, spec in specs.items():
         if not counts[name]:
             known = ", ".join(sorted(fields)) or "none"
-            raise DataError(f"{', '.join(source.spec for source in train)}: no sample has text or a whole number in the field "
-                            f"{spec.field!r} of data.targets.{name}.field; fields: {known}")
+            raise DataError(
+                f"{', '.join(source.spec for source in train)}: no sample has text or "
+                f"a whole number in the field {spec.field!r} of "
+                f"data.targets.{name}.field; fields: {known}"
+            )
         if len(counts[name]) < spec.outputs:
-            raise ConfigError(f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} has {len(counts[name])} values "
-                              "in the training data; set it to that, or less")
+            raise ConfigError(
+                f"data.targets.{name}.classes: is {spec.classes}, and {spec.field!r} "
+                f"has {len(counts[name])} values in the training data; set it to "
+                "that, or less"
+            )
         order = sorted(counts[name].items(), key=lambda item: (-item[1], item[0]))
-        yield name, tuple(value for value, _ in order[:spec.classes])
+        yield name, tuple(value for value, _ in order[: spec.classes])

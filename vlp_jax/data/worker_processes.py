@@ -15,7 +15,8 @@ from multiprocessing.connection import wait
 from vlp_jax.errors import ConfigError
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-FILES_OF_A_WORKER = 24  # pipes and semaphores of its queues, and files open for a moment; 8 measured with Grain 0.2.18
+# pipes and semaphores of its queues, and files open for a moment; 8 measured with Grain 0.2.18
+FILES_OF_A_WORKER = 24
 FILES_OF_THIS_PROCESS = 256  # shards, checkpoints, sockets to other hosts
 
 
@@ -44,7 +45,8 @@ def workers_starting() -> Generator[None, None, None]:
     process handles them, and ends its workers.
     """
     _start_resource_tracker()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # processes and threads inherit the mask
+    # processes and threads inherit the mask
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     try:
         yield
     finally:
@@ -68,12 +70,16 @@ def script_not_repeated() -> Generator[None, None, None]:
 
 
 def _start_resource_tracker() -> None:
-    """Starts the process that removes leftover shared memory, without its warning and with SIGHUP blocked.
+    """Starts the process that removes leftover shared memory, without its warning and with SIGHUP
+    blocked.
 
     Cleaning up after a killed run is its purpose, so its warning is noise. It must survive the
     terminal; it ignores SIGINT and SIGTERM by itself.
     """
-    options, before = list(sys.warnoptions), signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,))
+    options, before = (
+        list(sys.warnoptions),
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP,)),
+    )
     sys.warnoptions.append("ignore:resource_tracker")
     try:
         resource_tracker.ensure_running()
@@ -94,11 +100,17 @@ def allow_open_files(workers: int, batches: int, least: int, most: int) -> None:
     Raises:
       ConfigError: if the hard limit is below what the workers need at least.
     """
-    needed, enough = (FILES_OF_THIS_PROCESS + workers * (FILES_OF_A_WORKER + 2 * arrays * batches) for arrays in (least, most))
+    needed, enough = (
+        FILES_OF_THIS_PROCESS + workers * (FILES_OF_A_WORKER + 2 * arrays * batches)
+        for arrays in (least, most)
+    )
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     soft, hard = (float("inf") if limit == resource.RLIM_INFINITY else limit for limit in limits)
     if hard < needed:
-        raise ConfigError(f"data.workers: {workers} workers need up to {needed} open files, and this process may have {hard} "
-                          "(ulimit -Hn); fewer data.workers, a smaller data.prefetch, or a higher limit")
+        raise ConfigError(
+            f"data.workers: {workers} workers need up to {needed} open files, and "
+            f"this process may have {hard} (ulimit -Hn); fewer data.workers, a "
+            "smaller data.prefetch, or a higher limit"
+        )
     if soft < enough:
         resource.setrlimit(resource.RLIMIT_NOFILE, (int(min(enough, hard)), limits[1]))

@@ -1,4 +1,5 @@
-"""A proxy to the coordination service of process 0, so that the loss of process 0 is reported in words.
+"""A proxy to the coordination service of process 0, so that the loss of process 0 is reported in
+words.
 
 JAX's client aborts its process with a stack trace as soon as its connection to process 0 breaks,
 and has no working hook for it (jaxlib's `missed_heartbeat_callback` fails with std::bad_cast). Here
@@ -30,13 +31,21 @@ class CoordinatorProxy:
 
     def __init__(self, coordinator: str):
         self.lost: Callable[[], None] | None = None
-        self.process = subprocess.Popen([sys.executable, "-I", "-S", __file__, coordinator], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, start_new_session=True)  # Ctrl-C must not reach it
+        self.process = subprocess.Popen(
+            [sys.executable, "-I", "-S", __file__, coordinator],
+            stdin=subprocess.PIPE,
+            # Ctrl-C must not reach it
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
         assert self.process.stdout is not None
         self.output = self.process.stdout
         self.address = f"unix:{self.output.readline().decode().strip()}"
         if self.address == "unix:":
-            raise OSError(f"the proxy to host 0 did not start: {sys.executable} {__file__} ended with {self.process.wait()}")
+            raise OSError(
+                f"the proxy to host 0 did not start: {sys.executable} {__file__} ended "
+                f"with {self.process.wait()}"
+            )
         threading.Thread(target=self.listen, daemon=True, name="relay").start()
 
     def listen(self) -> None:
@@ -56,12 +65,15 @@ class CoordinatorProxy:
 def serve(coordinator: str) -> None:
     """The proxy process: threads that forward, until stdin ends with the process that it serves."""
     host, _, port = coordinator.rpartition(":")
-    short = None if len(tempfile.gettempdir()) < 80 else "/tmp"  # the path of a socket has at most 107 bytes
+    # the path of a socket has at most 107 bytes
+    short = None if len(tempfile.gettempdir()) < 80 else "/tmp"
     with tempfile.TemporaryDirectory(prefix="vlp_jax_", dir=short) as folder:
         server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         server.bind(path := os.path.join(folder, "socket"))
         server.listen()
-        threading.Thread(target=accept, args=(server, (host.strip("[]"), int(port))), daemon=True).start()
+        threading.Thread(
+            target=accept, args=(server, (host.strip("[]"), int(port))), daemon=True
+        ).start()
         say(path.encode() + b"\n")
         sys.stdin.buffer.read()
 
@@ -82,7 +94,8 @@ def accept(server: socket.socket, upstream: tuple[str, int]) -> None:
 
 
 def pass_up(near: socket.socket, far: socket.socket, let_go: threading.Event) -> None:
-    """Forwards what JAX sends until it closes the connection; `pass_down` notices the loss of process 0."""
+    """Forwards what JAX sends until it closes the connection; `pass_down` notices the loss of
+    process 0."""
     while words := received(near):
         with contextlib.suppress(OSError):
             far.sendall(words)

@@ -49,7 +49,11 @@ def wait_on_cpu(computed: Value) -> Value:
     different order on different devices wait for each other for ever. Between processes with
     several devices this happens even without asynchronous dispatch (jaxlib 0.10.2).
     """
-    return jax.block_until_ready(computed) if jax.default_backend() == "cpu" and jax.device_count() > 1 else computed
+    return (
+        jax.block_until_ready(computed)
+        if jax.default_backend() == "cpu" and jax.device_count() > 1
+        else computed
+    )
 
 
 def exchange(what: str, value: Any) -> list[Any]:
@@ -68,11 +72,23 @@ def exchange(what: str, value: Any) -> list[Any]:
     try:
         client.wait_at_barrier(f"{FOLDER}/{number}", int(1000 * _patience["seconds"]))
     except jax.errors.JaxRuntimeError as error:
-        there = {int(key.rpartition("/")[2]) for key, _ in client.key_value_dir_get(f"{FOLDER}/{number}/")}
-        missing = ", ".join(str(host) for host in range(jax.process_count()) if host not in there) or "none"
-        raise HostError(f"{what}: {len(there)} of {jax.process_count()} hosts came within {_patience['seconds']:g} s "
-                        f"(hosts.barrier_seconds), missing: {missing}") from error
-    values = {int(key.rpartition("/")[2]): json.loads(text) for key, text in client.key_value_dir_get(f"{FOLDER}/{number}/")}
+        there = {
+            int(key.rpartition("/")[2])
+            for key, _ in client.key_value_dir_get(f"{FOLDER}/{number}/")
+        }
+        missing = (
+            ", ".join(str(host) for host in range(jax.process_count()) if host not in there)
+            or "none"
+        )
+        raise HostError(
+            f"{what}: {len(there)} of {jax.process_count()} hosts came within "
+            f"{_patience['seconds']:g} s (hosts.barrier_seconds), missing: "
+            f"{missing}"
+        ) from error
+    values = {
+        int(key.rpartition("/")[2]): json.loads(text)
+        for key, text in client.key_value_dir_get(f"{FOLDER}/{number}/")
+    }
     if is_primary_process() and number:
         client.key_value_delete(f"{FOLDER}/{number - 1}/")  # all are here, so all have read it
     return [values[host] for host in range(jax.process_count())]
@@ -107,4 +123,7 @@ def check_all_agree(what: str, value: Any) -> None:
     values = exchange(what, value)
     for host, other in enumerate(values):
         if other != values[0]:
-            raise HostsDiffer(f"host {host} has another {what} than host 0: start all hosts with the same command, code and data")
+            raise HostsDiffer(
+                f"host {host} has another {what} than host 0: start all hosts with "
+                "the same command, code and data"
+            )

@@ -19,7 +19,9 @@ from vlp_jax.errors import PASSING
 from vlp_jax.printing import safe_print as print
 
 FOLDER = "vlp_jax/watch"
-LINGER = 5.0  # seconds, plus three beats, that an exiting process 0, which stores the messages, waits for the others to read
+# seconds, plus three beats, that an exiting process 0, which stores the messages, waits for the
+# others to read
+LINGER = 5.0
 
 
 def interval_of(heartbeat_seconds: float) -> float:
@@ -30,7 +32,8 @@ def interval_of(heartbeat_seconds: float) -> float:
 def slowest_exit(heartbeat_seconds: float) -> float:
     """The seconds from the loss of a process to the end of the last other one, at most.
 
-    Silence counts anew where a look came late by half of `heartbeat_seconds`; the exit ends with its last resort.
+    Silence counts from zero where a look came late by half of `heartbeat_seconds`; the exit ends
+    with its last resort.
     """
     return 1.5 * heartbeat_seconds + 3 * LINGER + 5 * interval_of(heartbeat_seconds)
 
@@ -38,8 +41,8 @@ def slowest_exit(heartbeat_seconds: float) -> float:
 def coordination_timeout(heartbeat_seconds: float) -> int:
     """The timeout of JAX's own heartbeats, in seconds, which abort a process with a stack trace.
 
-    JAX sends a heartbeat every half of its timeout, so that it may notice a lost process after the other half;
-    that is later than the exit that names the process.
+    JAX sends a heartbeat every half of its timeout, so that it may notice a lost process after the
+    other half; that is later than the exit that names the process.
     """
     return int(2 * slowest_exit(heartbeat_seconds)) + 30
 
@@ -71,11 +74,16 @@ class Heartbeat:
         self.patience, self.interval = heartbeat_seconds, interval_of(heartbeat_seconds)
         self.me, self.hosts = jax.process_index(), jax.process_count()
         # The last beat, and when it was received.
-        self.heard: dict[int, tuple[Any, float]] = {host: (None, time.monotonic()) for host in range(self.hosts)}
+        self.heard: dict[int, tuple[Any, float]] = {
+            host: (None, time.monotonic()) for host in range(self.hosts)
+        }
         self.silent: list[int] = []  # processes that count as lost
         self.leaving = threading.Event()
         self.relay = relay
-        self.threads = [threading.Thread(target=work, daemon=True, name="watch") for work in (self.beat, self.look_out)]
+        self.threads = [
+            threading.Thread(target=work, daemon=True, name="watch")
+            for work in (self.beat, self.look_out)
+        ]
         for thread in self.threads:
             thread.start()
         if relay is not None:
@@ -106,38 +114,61 @@ class Heartbeat:
         looked = time.monotonic()
         while not self.leaving.wait(self.interval):
             if time.monotonic() - looked > self.patience / 2:  # this process was suspended
-                self.heard = {host: (beat, time.monotonic()) for host, (beat, _) in self.heard.items()}
+                self.heard = {
+                    host: (beat, time.monotonic()) for host, (beat, _) in self.heard.items()
+                }
             looked = time.monotonic()
             self.look()
 
     def first_is_gone(self) -> None:
         """Exits because the connection to process 0 has ended without an orderly close."""
-        if not self.leaving.wait(2 * self.interval):  # unless this process is about to exit with the message of process 0
-            self.exit(f"host error: no message from host 0 of {self.hosts} since its connection has closed: lost; start all hosts "
-                      "again to resume from the last checkpoint", PASSING, tell=False)
+        # unless this process is about to exit with the message of process 0
+        if not self.leaving.wait(2 * self.interval):
+            self.exit(
+                f"host error: no message from host 0 of {self.hosts} since its connection "
+                "has closed: lost; start all hosts again to resume from the last "
+                "checkpoint",
+                PASSING,
+                tell=False,
+            )
 
     def look(self) -> None:
         """Exits if a process has been silent for too long."""
-        self.silent = [host for host, (_, since) in self.heard.items()
-                       if host != self.me and time.monotonic() - since > self.patience]
+        self.silent = [
+            host
+            for host, (_, since) in self.heard.items()
+            if host != self.me and time.monotonic() - since > self.patience
+        ]
         if self.silent and not self.leaving.is_set():
-            names = "0" if 0 in self.silent else ", ".join(map(str, self.silent))  # without process 0 no heartbeat arrives
-            self.exit(f"host error: no message from host {names} of {self.hosts} for {self.patience:g} s "
-                      "(hosts.heartbeat_seconds): lost; start all hosts again to resume from the last checkpoint", PASSING)
+            # without process 0 no heartbeat arrives
+            names = "0" if 0 in self.silent else ", ".join(map(str, self.silent))
+            self.exit(
+                f"host error: no message from host {names} of {self.hosts} for "
+                f"{self.patience:g} s (hosts.heartbeat_seconds): lost; start all hosts again "
+                "to resume from the last checkpoint",
+                PASSING,
+            )
 
     def follow(self, host: int, told: dict) -> None:
         """Exits because another process has, unless this one is about to for its own reason."""
         if host != self.me and not self.leaving.wait(2 * self.interval):
-            self.exit(f"host error: host {host} of {self.hosts} has left: {told['reason']}", told["status"])
+            self.exit(
+                f"host error: host {host} of {self.hosts} has left: {told['reason']}",
+                told["status"],
+            )
 
     def put(self, kind: str, value: object) -> None:
         """Stores a value of this process."""
-        service().key_value_set(f"{FOLDER}/{kind}/{self.me}", json.dumps(value), allow_overwrite=True)
+        service().key_value_set(
+            f"{FOLDER}/{kind}/{self.me}", json.dumps(value), allow_overwrite=True
+        )
 
     def entries(self) -> dict[tuple[str, int], Any]:
         """{(kind, process): value} of all that processes have stored."""
         found = service().key_value_dir_get(f"{FOLDER}/")
-        return {(key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found}
+        return {
+            (key.split("/")[-2], int(key.split("/")[-1])): json.loads(text) for key, text in found
+        }
 
     def exit(self, said: str, status: int, tell: bool = True) -> NoReturn:
         """Prints the reason, sends its last line to the others, and ends this process at once.
@@ -147,12 +178,14 @@ class Heartbeat:
         An orderly end would wait for processes that are gone.
         """
         self.leaving.set()
-        with contextlib.suppress(OSError):  # the terminal or pipe may be gone; the others must still get the message
+        # the terminal or pipe may be gone; the others must still get the message
+        with contextlib.suppress(OSError):
             print(said, file=sys.stderr, flush=True)
             sys.stdout.flush()
         if not tell:
             self.end(status)
-        last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])  # if the message cannot be sent either
+        # if the message cannot be sent either
+        last_resort = threading.Timer(3 * LINGER + 3 * self.interval, os._exit, [status])
         last_resort.daemon = True
         last_resort.start()
         try:
@@ -172,10 +205,13 @@ class Heartbeat:
 
     def alone(self) -> bool:
         """Whether all processes that are not lost have reported their exit."""
-        return {host for kind, host in self.entries() if kind == "left"} | set(self.silent) == set(range(self.hosts))
+        return {host for kind, host in self.entries() if kind == "left"} | set(self.silent) == set(
+            range(self.hosts)
+        )
 
     def wait_for_news(self) -> None:
-        """Gives the threads time to detect a lost process and to exit for it; returns if none is lost."""
+        """Gives the threads time to detect a lost process and to exit for it; returns if none is
+        lost."""
         time.sleep(self.patience + 3 * self.interval)
 
     def stop(self) -> None:

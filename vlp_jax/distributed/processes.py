@@ -31,12 +31,15 @@ class HostsConfig(Section):
     """Timeouts between several hosts, in seconds."""
 
     initialization_seconds: float = between(300.0, 1.0)  # until all have connected, at the start
-    heartbeat_seconds: float = between(60.0, 2.0)  # without a heartbeat, after which a host counts as lost and the others exit
+    # without a heartbeat, after which a host counts as lost and the others exit
+    heartbeat_seconds: float = between(60.0, 2.0)
     barrier_seconds: float = between(1800.0, 1.0)  # of barriers: checks, logged steps, checkpoints
 
 
 @contextlib.contextmanager
-def joined(launch: Launch | None, config: HostsConfig, heeds_signals: bool = False) -> Generator[None, None, None]:
+def joined(
+    launch: Launch | None, config: HostsConfig, heeds_signals: bool = False
+) -> Generator[None, None, None]:
     """A context in which `jax.devices()` are those of all processes.
 
     On processes other than the first, stdout is silent and each line of stderr begins with the
@@ -78,7 +81,8 @@ def connect(launch: Launch, config: HostsConfig, heeds_signals: bool) -> Coordin
     Raises:
       HostError: a process is missing.
     """
-    # On CPUs two concurrent programs that start in different order would wait for each other's collectives for ever.
+    # On CPUs two concurrent programs that start in different order would wait for each other's
+    # collectives for ever.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
     jax.config.update("jax_enable_preemption_service", heeds_signals)
     start = time.monotonic()
@@ -86,14 +90,24 @@ def connect(launch: Launch, config: HostsConfig, heeds_signals: bool) -> Coordin
     left = config.initialization_seconds - (time.monotonic() - start)
     relay = CoordinatorProxy(launch.coordinator) if launch.process else None
     try:
-        jax.distributed.initialize(relay.address if relay else launch.coordinator, launch.processes, launch.process,
-                                   launch.local_devices, cluster_detection_method="deactivate",
-                                   initialization_timeout=int(max(left, REGISTRATION)),
-                                   heartbeat_timeout_seconds=coordination_timeout(config.heartbeat_seconds),
-                                   shutdown_timeout_seconds=int(config.barrier_seconds))
+        jax.distributed.initialize(
+            relay.address if relay else launch.coordinator,
+            launch.processes,
+            launch.process,
+            launch.local_devices,
+            cluster_detection_method="deactivate",
+            initialization_timeout=int(max(left, REGISTRATION)),
+            heartbeat_timeout_seconds=coordination_timeout(config.heartbeat_seconds),
+            shutdown_timeout_seconds=int(config.barrier_seconds),
+        )
     except jax.errors.JaxRuntimeError as error:
-        leave_together(f"host error: host {launch.process} of {launch.processes}: all came to {launch.coordinator}, and JAX could "
-                       f"not connect them: {str(error).splitlines()[0]}", PASSING)  # at once, as JAX's own shutdown would fail too
+        leave_together(
+            f"host error: host {launch.process} of {launch.processes}: all came to "
+            f"{launch.coordinator}, and JAX could "
+            # at once, as JAX's own shutdown would fail too
+            f"not connect them: {str(error).splitlines()[0]}",
+            PASSING,
+        )
     set_patience(config.barrier_seconds)
     return relay
 
@@ -106,8 +120,12 @@ def leave(watch: Heartbeat, error: BaseException) -> None:
     if isinstance(error, jax.errors.JaxRuntimeError):
         watch.wait_for_news()  # a collective fails first when a process is lost
         if re.search("DEADLINE_EXCEEDED|UNAVAILABLE|Gloo", str(error)):
-            watch.exit(f"host error: all {watch.hosts} hosts answer, and one that waited for another gave up: "
-                       f"{str(error).splitlines()[0]}; start all hosts again to resume from the last checkpoint", PASSING)
+            watch.exit(
+                f"host error: all {watch.hosts} hosts answer, and one that waited for "
+                f"another gave up: {str(error).splitlines()[0]}; start all hosts again to "
+                "resume from the last checkpoint",
+                PASSING,
+            )
     if isinstance(error, KeyboardInterrupt):
         watch.exit("interrupted", CTRL_C)
     watch.exit("".join(traceback.format_exception(error)).rstrip(), 1)
@@ -119,8 +137,11 @@ def one_voice(process: int) -> Generator[None, None, None]:
     if process == 0:
         yield
         return
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), \
-            contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")):
+    with (
+        open(os.devnull, "w") as nowhere,
+        contextlib.redirect_stdout(nowhere),
+        contextlib.redirect_stderr(Marked(sys.stderr, f"host {process}: ")),
+    ):
         yield
 
 

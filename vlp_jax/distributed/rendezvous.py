@@ -33,11 +33,17 @@ def receive(launch: Launch, patience: float) -> None:
     port = int(launch.coordinator.rpartition(":")[2])
     dual = socket.has_dualstack_ipv6()
     try:
-        server = socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual,
-                                      backlog=launch.processes)
+        server = socket.create_server(
+            ("", port),
+            family=socket.AF_INET6 if dual else socket.AF_INET,
+            dualstack_ipv6=dual,
+            backlog=launch.processes,
+        )
     except OSError as error:
-        raise HostError(f"host 0 of {launch.processes} cannot listen on port {port}: {error.strerror}; choose another port for "
-                        "--coordinator") from error
+        raise HostError(
+            f"host 0 of {launch.processes} cannot listen on port {port}: "
+            f"{error.strerror}; choose another port for --coordinator"
+        ) from error
     with server, contextlib.ExitStack() as connections:
         came: dict[int, socket.socket] = {}
         verdict = await_all(server, launch, came, connections, time.monotonic() + patience)
@@ -50,8 +56,13 @@ def receive(launch: Launch, patience: float) -> None:
         raise HostError(verdict)
 
 
-def await_all(server: socket.socket, launch: Launch, came: dict[int, socket.socket], connections: contextlib.ExitStack,
-              deadline: float) -> str:
+def await_all(
+    server: socket.socket,
+    launch: Launch,
+    came: dict[int, socket.socket],
+    connections: contextlib.ExitStack,
+    deadline: float,
+) -> str:
     """Fills `came` with a connection to each other process; returns what is wrong, or ""."""
     while len(came) < launch.processes - 1:
         server.settimeout(max(deadline - time.monotonic(), 0.001))
@@ -63,15 +74,24 @@ def await_all(server: socket.socket, launch: Launch, came: dict[int, socket.sock
             if time.monotonic() < deadline:
                 continue
             missing = sorted(set(range(1, launch.processes)) - came.keys())
-            return f"{len(came) + 1} of {launch.processes} hosts came to {launch.coordinator}, missing {named(missing)}"
+            return (
+                f"{len(came) + 1} of {launch.processes} hosts came to {launch.coordinator}, "
+                f"missing {named(missing)}"
+            )
         except OSError:
             continue
-        if len(words) != 3 or words[0] != "vlp_jax" or not all(word.isdigit() for word in words[1:]):
+        if (
+            len(words) != 3
+            or words[0] != "vlp_jax"
+            or not all(word.isdigit() for word in words[1:])
+        ):
             continue  # an unrelated connection to the port
         process, processes = map(int, words[1:])
         if processes != launch.processes or process in came or not 0 < process < processes:
-            connection.sendall(f"{REFUSED}host {process} of {processes} is none of the {launch.processes} that are awaited, or "
-                               f"came twice\n".encode())
+            connection.sendall(
+                f"{REFUSED}host {process} of {processes} is none of the "
+                f"{launch.processes} that are awaited, or came twice\n".encode()
+            )
             continue
         came[process] = connection
     return ""
@@ -96,8 +116,12 @@ def report(launch: Launch, patience: float) -> None:
         except OSError:
             time.sleep(PAUSE)
     if not answer:
-        raise HostError(f"host {launch.process} of {launch.processes}: no message from host 0 at {launch.coordinator} within "
-                        f"{patience:g} s (hosts.initialization_seconds): was it started, and can its port be reached?")
+        raise HostError(
+            f"host {launch.process} of {launch.processes}: no message from host 0 at "
+            f"{launch.coordinator} within {patience:g} s "
+            "(hosts.initialization_seconds): was it started, and can its port be "
+            "reached?"
+        )
     if answer.startswith(REFUSED):
         raise HostsDiffer(answer.removeprefix(REFUSED))
     if answer != "all here":

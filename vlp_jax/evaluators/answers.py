@@ -11,7 +11,12 @@ from vlp_jax.data.text.canonicalize import canonicalize
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.vqa_answers import vqa_score
 from vlp_jax.evaluators.captioning import SHOWN, GenerationTaskConfig
-from vlp_jax.evaluators.supervised import SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
+from vlp_jax.evaluators.supervised import (
+    SupervisedHead,
+    SupervisedTaskConfig,
+    first_texts,
+    require_targets,
+)
 from vlp_jax.evaluators.text_generator import words
 
 if TYPE_CHECKING:
@@ -20,7 +25,8 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 ANSWER_METRICS = ("answers_samples", "answers_exact_match", "answers_vqa_accuracy")
-Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> int [N, L], tokens up to an end token
+# (index of a sample, its text) -> int [N, L], tokens up to an end token
+Write = Callable[[Sequence[tuple[int, str]]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,16 +70,27 @@ def answers(write: Write, data: "EvaluationSet", head: SupervisedHead) -> dict[s
     tokenizer, changes = head.predictor.preprocessor.tokenizer, spec_of(head).canonicalize
     _, end, padding = tokenizer.special_ids
     found = [words(tokenizer.backend.decode, row, {*end, padding}) for row in write(asked).tolist()]
-    right = [text != "" and canonicalize(said, changes) == canonicalize(text, changes)
-             for said, text in zip(found, given_back(tokenizer, truth), strict=True)]
+    right = [
+        text != "" and canonicalize(said, changes) == canonicalize(text, changes)
+        for said, text in zip(found, given_back(tokenizer, truth), strict=True)
+    ]
     scores = vqa_accuracies([canonicalize(said, changes) for said in found], data, head)
     shown = zip(asked[:SHOWN], found, truth, strict=False)
-    lines = [f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}" for (number, text), said, true in shown]
-    return {"answers_samples": len(right), "answers_exact_match": float(np.mean(right)),
-            "answers_vqa_accuracy": float(np.mean(scores)), "answers": "\n".join(lines) + "\n"}
+    lines = [
+        (f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}")
+        for (number, text), said, true in shown
+    ]
+    return {
+        "answers_samples": len(right),
+        "answers_exact_match": float(np.mean(right)),
+        "answers_vqa_accuracy": float(np.mean(scores)),
+        "answers": "\n".join(lines) + "\n",
+    }
 
 
-def vqa_accuracies(written: Sequence[str], data: "EvaluationSet", head: SupervisedHead) -> list[float]:
+def vqa_accuracies(
+    written: Sequence[str], data: "EvaluationSet", head: SupervisedHead
+) -> list[float]:
     """`vqa_score` of the text generated for each sample, 0 for an empty text.
 
     The annotators' answers are compared as the tokenizer decodes them.
@@ -81,9 +98,17 @@ def vqa_accuracies(written: Sequence[str], data: "EvaluationSet", head: Supervis
     spec, tokenizer = spec_of(head), head.predictor.preprocessor.tokenizer
     annotated = [spec.values(metadata) for metadata in data.metadata]
     distinct = list(dict.fromkeys(value for values in annotated for value in values))
-    texts = dict(zip(distinct, (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)), strict=True))
-    return [vqa_score(sum(texts[value] == said != "" for value in values), len(values))
-            for said, values in zip(written, annotated, strict=True)]
+    texts = dict(
+        zip(
+            distinct,
+            (canonicalize(text, spec.canonicalize) for text in given_back(tokenizer, distinct)),
+            strict=True,
+        )
+    )
+    return [
+        vqa_score(sum(texts[value] == said != "" for value in values), len(values))
+        for said, values in zip(written, annotated, strict=True)
+    ]
 
 
 def true_answers(data: "EvaluationSet", head: SupervisedHead) -> list[str]:

@@ -24,21 +24,32 @@ SHOWN = 5  # number of images for which captions are generated
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerationTaskConfig(TaskConfig):
-    """Fields shared by the tasks that generate texts: beam search, as in transformers' `generate`."""
+    """Fields shared by the tasks that generate texts: beam search, as in transformers'
+    `generate`."""
 
     num_beams: int = between(1, 1)  # number of beams; 1: greedy
-    length_penalty: float = 1.0  # a finished text's log-probability is divided by its length to this power
-    early_stopping: Literal[False, True, "never"] = False  # when the search ends (`BeamSearch` in models/decoder/generation.py)
+    # a finished text's log-probability is divided by its length to this power
+    length_penalty: float = 1.0
+    # when the search ends (`BeamSearch` in models/decoder/generation.py)
+    early_stopping: Literal[False, True, "never"] = False
 
     @property
     def search(self) -> BeamSearch:
         """How texts are generated."""
-        return BeamSearch(num_beams=self.num_beams, length_penalty=self.length_penalty, early_stopping=self.early_stopping)
+        return BeamSearch(
+            num_beams=self.num_beams,
+            length_penalty=self.length_penalty,
+            early_stopping=self.early_stopping,
+        )
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """Settings of beam search that greedy decoding does not use."""
         reason = "with num_beams=1: it is for beam search"
-        return dict.fromkeys(("length_penalty", "early_stopping"), reason) if self.num_beams == 1 else {}
+        return (
+            dict.fromkeys(("length_penalty", "early_stopping"), reason)
+            if self.num_beams == 1
+            else {}
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,12 +74,26 @@ class CaptionsTaskConfig(GenerationTaskConfig):
     def run(self, context: "TaskContext") -> dict[str, float | str]:
         """The loss of the true captions, and some generated ones as texts."""
         assert context.text_generator is not None
-        return captioning(context.data, context.text_generator, context.variables, context.batch_size, context.threads,
-                          context.paced, self.search)
+        return captioning(
+            context.data,
+            context.text_generator,
+            context.variables,
+            context.batch_size,
+            context.threads,
+            context.paced,
+            self.search,
+        )
 
 
-def captioning(data: "EvaluationSet", text_generator: TextGenerator, variables: Any, batch_size: int, threads: int,
-               paced: Callable, search: BeamSearch = BeamSearch()) -> dict[str, float | str]:  # noqa: B008 - frozen
+def captioning(
+    data: "EvaluationSet",
+    text_generator: TextGenerator,
+    variables: Any,
+    batch_size: int,
+    threads: int,
+    paced: Callable,
+    search: BeamSearch = BeamSearch(),
+) -> dict[str, float | str]:
     """Captioning loss of a set, and captions generated for its first images.
 
     Args:
@@ -84,13 +109,18 @@ def captioning(data: "EvaluationSet", text_generator: TextGenerator, variables: 
         teacher-forced.
       captions: a text with the generated and the true captions of the first images.
     """
+
     def pairs() -> Iterator[tuple[np.ndarray, str]]:
-        for number, pixels in enumerate(data.pixels(text_generator.predictor.preprocessor, threads)):
+        for number, pixels in enumerate(
+            data.pixels(text_generator.predictor.preprocessor, threads)
+        ):
             yield pixels, data.captions[data.captions_of_image[number][0]]
 
     loss = text_generator.caption_loss(variables, paced(pairs()), batch_size)
     first = list(itertools.islice(pairs(), SHOWN))
     written = text_generator.captions(variables, [pixels for pixels, _ in first], search)
-    lines = [f"{number + 1}. {caption}\n   true: {true}" for number, (caption, (_, true)) in
-             enumerate(zip(written, first, strict=True))]
+    lines = [
+        f"{number + 1}. {caption}\n   true: {true}"
+        for number, (caption, (_, true)) in enumerate(zip(written, first, strict=True))
+    ]
     return {"caption_loss": loss, "captions": "\n".join(lines) + "\n"}

@@ -21,5 +21,7 @@ def check_evaluators(config: "Experiment") -> None:
     for name, spec in config.evaluators.items():
         for entry, task in spec.tasks.items():
             with problems.noted():
-                task.check_files(lambda key, place=f"evaluators.{name}.tasks.{entry}": f"{place}.{key}")
+                task.check_files(
+                    lambda key, place=f"evaluators.{name}.tasks.{entry}": f"{place}.{key}"
+                )
     problems.report()

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.supervised import Predict, SupervisedHead, SupervisedTaskConfig, first_texts, require_targets
+from vlp_jax.evaluators.supervised import (
+    Predict,
+    SupervisedHead,
+    SupervisedTaskConfig,
+    first_texts,
+    require_targets,
+)
 from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
 
 if TYPE_CHECKING:
@@ -14,9 +20,13 @@ if TYPE_CHECKING:
     from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
-CLASSIFICATION_METRICS = tuple(f"classification_{name}" for name in ("samples", "known", "accuracy", "majority"))
+CLASSIFICATION_METRICS = tuple(
+    f"classification_{name}" for name in ("samples", "known", "accuracy", "majority")
+)
 # Of a target whose classes are each either fully true or not (`TargetConfig.several_labels`).
-LABEL_METRICS = tuple(f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision"))
+LABEL_METRICS = tuple(
+    f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,13 +35,17 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
 
     head = "classification"
 
-    by: str | None = None  # metadata field, with dots as in targets; accuracy is also reported for each of its values
+    # metadata field, with dots as in targets; accuracy is also reported for each of its values
+    by: str | None = None
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
-        """The names in `CLASSIFICATION_METRICS`, and in `LABEL_METRICS` where a sample can have several classes."""
+        """The names in `CLASSIFICATION_METRICS`, and in `LABEL_METRICS` where a sample can have
+        several classes."""
         objective = self.head_of(experiment.objectives)
         target = None if objective is None else experiment.data.targets.get(objective.target)
-        return CLASSIFICATION_METRICS + (LABEL_METRICS if target is not None and target.several_labels else ())
+        return CLASSIFICATION_METRICS + (
+            LABEL_METRICS if target is not None and target.several_labels else ()
+        )
 
     def check(self, context: "TaskContext", where: str = "") -> None:
         """Checks the targets and graphs, and the field by which accuracies are split.
@@ -48,7 +62,9 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
         return classification(context.ask(head.predictor, data), data, head, self.by)
 
 
-def classification(predict: Predict, data: "EvaluationSet", head: SupervisedHead, by: str | None = None) -> dict[str, float]:
+def classification(
+    predict: Predict, data: "EvaluationSet", head: SupervisedHead, by: str | None = None
+) -> dict[str, float]:
     """Classification metrics of a head on a set.
 
     The text of a sample with several texts is its first.
@@ -78,11 +94,19 @@ def classification(predict: Predict, data: "EvaluationSet", head: SupervisedHead
     truth = true_classes(data, head)
     scores = predict(first_texts(data))
     won = credits_won(scores, truth)
-    results = {"classification_samples": len(truth), "classification_known": float((truth > 0).any(axis=1).mean()),
-               "classification_accuracy": float(won.mean()), "classification_majority": best_answer(truth)}
+    results = {
+        "classification_samples": len(truth),
+        "classification_known": float((truth > 0).any(axis=1).mean()),
+        "classification_accuracy": float(won.mean()),
+        "classification_majority": best_answer(truth),
+    }
     if head.targets.specs[head.target].several_labels:
         labels = truth >= 0.5
-        results |= zip(LABEL_METRICS, (*f1_of_labels(scores > 0, labels), mean_average_precision(scores, labels)), strict=True)
+        results |= zip(
+            LABEL_METRICS,
+            (*f1_of_labels(scores > 0, labels), mean_average_precision(scores, labels)),
+            strict=True,
+        )
     if by is None:
         return results
     groups, best = data.labels(by, "by"), 0.0
@@ -90,8 +114,11 @@ def classification(predict: Predict, data: "EvaluationSet", head: SupervisedHead
         rows = groups[1] == place
         majority = best_answer(truth[rows])
         best += majority * rows.mean()
-        results |= {f"classification_accuracy/{value}": float(won[rows].mean()), f"classification_majority/{value}": majority,
-                    f"classification_samples/{value}": int(rows.sum())}
+        results |= {
+            f"classification_accuracy/{value}": float(won[rows].mean()),
+            f"classification_majority/{value}": majority,
+            f"classification_samples/{value}": int(rows.sum()),
+        }
     return results | {f"classification_majority_by_{by}": float(best)}
 
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 
-BAD_EXAMPLES = "bad_examples"  # the metric of each evaluator for the number of samples that were left out
+# the metric of each evaluator for the number of samples that were left out
+BAD_EXAMPLES = "bad_examples"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,21 +22,31 @@ class EvaluatorConfig(Section):
     """An evaluation set and its metrics. The name of the entry is the prefix of the metrics."""
 
     source: str = "embedded:emoji/val_vendor"
-    # A task without a `kind` is of the kind that its name is; a sequence of kinds is the tasks with their defaults:
-    # ("retrieval", "zero_shot").
+    # A task without a `kind` is of the kind that its name is; a sequence of kinds is the tasks with
+    # their defaults: ("retrieval", "zero_shot").
     tasks: dict[str, TaskConfig] = section(lambda: {"retrieval": TaskConfig.of("retrieval")})
     every_steps: int | None = between(None, 1)  # None: after the last step only
     batch_size: int = between(256, 1)
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """A message about each kind of task that occurs twice, whose metrics would have the same names."""
+        """A message about each kind of task that occurs twice, whose metrics would have the same
+        names."""
         yield from super().validate(where, experiment)
         for kind, count in Counter(task.kind for task in self.tasks.values()).items():
             if count > 1:
-                yield f"{where}.tasks: {count} are of kind {kind!r}, whose metrics have the same names; make two evaluators"
+                yield (
+                    f"{where}.tasks: {count} are of kind {kind!r}, whose metrics have the same "
+                    "names; make two evaluators"
+                )
 
 
 def metric_names(evaluators: Mapping[str, EvaluatorConfig], experiment: "Experiment") -> list[str]:
     """Every name that `EvaluationSuite.run` can return for these evaluators of an experiment."""
-    return [f"{name}/{metric}" for name, spec in evaluators.items()
-            for metric in (*(metric for task in spec.tasks.values() for metric in task.metric_names(experiment)), BAD_EXAMPLES)]
+    return [
+        f"{name}/{metric}"
+        for name, spec in evaluators.items()
+        for metric in (
+            *(metric for task in spec.tasks.values() for metric in task.metric_names(experiment)),
+            BAD_EXAMPLES,
+        )
+    ]

@@ -12,7 +12,8 @@ from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.supervised import Predict, SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
 
-Descriptions = Mapping[str, Mapping[str, Sequence[str]]]  # {class field: {class: training captions}}
+# {class field: {class: training captions}}
+Descriptions = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 def nothing() -> None:
@@ -58,6 +59,7 @@ class TaskContext:
 
     def ask(self, predictor: Predictor, data: EvaluationSet) -> Predict:
         """The function that runs the head of a predictor on pairs of a set."""
+
         def predict(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
             rows = data.pairs(predictor.preprocessor, self.threads, pairs)
             return predictor.pairs(self.variables, self.paced(rows), self.batch_size)

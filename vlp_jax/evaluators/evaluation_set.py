@@ -52,7 +52,9 @@ class EvaluationSet:
         for i in range(len(source)):
             sample = self._sample(i)
             groups.setdefault(same_image(sample) or i, []).append(i)
-            contents.add(hash((len(sample.image), sample.image[:LOOKED_AT], sample.image[-LOOKED_AT:])))
+            contents.add(
+                hash((len(sample.image), sample.image[:LOOKED_AT], sample.image[-LOOKED_AT:]))
+            )
             samples.append(dataclasses.replace(sample, image=b""))
         self.repeated = len(groups) - len(contents)
         self.prompts_reported = self.names_reported = False
@@ -67,7 +69,10 @@ class EvaluationSet:
     def _hold(self, samples: Sequence[Sample]) -> None:
         """Sets the attributes that have an entry for each image."""
         index: dict[str, int] = {}
-        self.captions_of_image = [[index.setdefault(caption, len(index)) for caption in sample.captions] for sample in samples]
+        self.captions_of_image = [
+            [index.setdefault(caption, len(index)) for caption in sample.captions]
+            for sample in samples
+        ]
         self.metadata = [sample.metadata for sample in samples]
         self.keys = [f"{self.source.spec}: {sample.key}" for sample in samples]
         self.captions = list(index)
@@ -84,33 +89,51 @@ class EvaluationSet:
 
     def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
         """The pixels of every image in order, uint8 [H, W, 3]."""
-        return loaded(lambda i: preprocessor.pixels(self._sample(i).image, self.keys[i]), range(len(self)), threads)
+        return loaded(
+            lambda i: preprocessor.pixels(self._sample(i).image, self.keys[i]),
+            range(len(self)),
+            threads,
+        )
 
-    def pairs(self, preprocessor: Preprocessor, threads: int, pairs: Sequence[tuple[int, str]]) -> Iterator[dict[str, Any]]:
+    def pairs(
+        self, preprocessor: Preprocessor, threads: int, pairs: Sequence[tuple[int, str]]
+    ) -> Iterator[dict[str, Any]]:
         """A row for each (index of an image, caption) pair.
 
         Returns: dictionaries with `image` uint8 [H, W, 3] and `text`; also the image's `boxes` and
           the caption's `parse` where the preprocessor is configured for them.
         """
         parses = self.parses(preprocessor.dependencies)
-        rows = loaded(lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]), [number for number, _ in pairs], threads)
+        rows = loaded(
+            lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]),
+            [number for number, _ in pairs],
+            threads,
+        )
         for (_, caption), row in zip(pairs, rows, strict=True):
             yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
 
     def parses(self, spec: DependenciesConfig | None) -> dict[str, np.ndarray]:
-        """The parse of each caption, taken from the first image with this caption; empty without a `spec`.
+        """The parse of each caption, taken from the first image with this caption; empty without a
+        `spec`.
 
         Raises:
           DataError: a parse cannot be read, or the source puts captions into prompts.
         """
         found: dict[str, np.ndarray] = {}
         if spec is not None and SOURCE_PROMPT.search(self.source.spec):
-            raise DataError(f"{self.source.spec}: its option prompt= adds words, and data.dependencies count those of captions")
+            raise DataError(
+                f"{self.source.spec}: its option prompt= adds words, and "
+                "data.dependencies count those of captions"
+            )
         if spec is None:
             return found
         data = self.by_sample  # a parse is of the captions of its own sample
-        for key, metadata, numbers in zip(data.keys, data.metadata, data.captions_of_image, strict=True):
-            for caption, parse in parses_in(key, metadata, [data.captions[number] for number in numbers], spec).items():
+        for key, metadata, numbers in zip(
+            data.keys, data.metadata, data.captions_of_image, strict=True
+        ):
+            for caption, parse in parses_in(
+                key, metadata, [data.captions[number] for number in numbers], spec
+            ).items():
                 found.setdefault(caption, parse)
         return found
 
@@ -139,12 +162,18 @@ class EvaluationSet:
         for group in self.source.groups if isinstance(self.source, ImageGroups) else ():
             several = {label_in(self.by_sample.metadata[i], field) for i in group}
             if len(several) > 1:
-                raise DataError(f"{self.by_sample.keys[group[0]]}: samples of this image have several classes in the metadata "
-                                f"field {field!r} ({setting}): {', '.join(sorted(map(str, several)))}")
+                raise DataError(
+                    f"{self.by_sample.keys[group[0]]}: samples of this image have "
+                    f"several classes in the metadata field {field!r} ({setting}): "
+                    f"{', '.join(sorted(map(str, several)))}"
+                )
         for i, value in enumerate(values):
             if value is None:
-                raise DataError(f"{self.source.spec}: {self.source[i].key}: an evaluation needs text or a whole number in the "
-                                f"metadata field {field!r} ({setting}), {self.found(i, field)}")
+                raise DataError(
+                    f"{self.source.spec}: {self.source[i].key}: an evaluation needs "
+                    f"text or a whole number in the metadata field {field!r} "
+                    f"({setting}), {self.found(i, field)}"
+                )
         found = [value for value in values if value is not None]
         names = sorted(set(found))
         return names, np.array([names.index(value) for value in found])
@@ -157,20 +186,30 @@ class EvaluationSet:
         """
         for key, captions in zip(self.keys, self.captions_of_image, strict=True):
             if not captions:
-                raise DataError(f"{key}: has a class and no caption, and {task} needs a caption of every image")
+                raise DataError(
+                    f"{key}: has a class and no caption, and {task} needs a caption of every image"
+                )
 
     def report_repeated(self) -> None:
-        """Prints how many images are stored more than once without a name by which they could be merged."""
+        """Prints how many images are stored more than once without a name by which they could be
+        merged."""
         if self.repeated:
-            notice(f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have the bytes of another one and "
-                   "count as images of their own; samples of one image are one where they name its file, as in tables")
+            notice(
+                f"data warning: {self.source.spec}: {self.repeated} of {len(self)} images have "
+                "the bytes of another one and count as images of their own; samples of one "
+                "image are one where they name its file, as in tables"
+            )
             self.repeated = 0
 
     def found(self, number: int, field: str) -> str:
         """What an image's metadata hold instead of a valid value in a field, for messages."""
         metadata = self.metadata[number]
         there = field in metadata or pick(metadata, field) is not None
-        return f"which holds {pick(metadata, field)!r}" if there else f"there are: {', '.join(sorted(metadata)) or 'none'}"
+        return (
+            (f"which holds {pick(metadata, field)!r}")
+            if there
+            else (f"there are: {', '.join(sorted(metadata)) or 'none'}")
+        )
 
 
 def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
@@ -185,11 +224,14 @@ def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:
     """The results of `load` for each index, in order; several threads call it."""
     dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(numbers[i]))
-    yield from dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256))
+    yield from dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256)
+    )
 
 
-def class_descriptions(sources: Sequence[Source], field: str, captions_per_class: int,
-                       samples: int = 50_000) -> dict[str, list[str]]:
+def class_descriptions(
+    sources: Sequence[Source], field: str, captions_per_class: int, samples: int = 50_000
+) -> dict[str, list[str]]:
     """{class: up to `captions_per_class` distinct captions} from training sources.
 
     Samples are read evenly from the first to the last, at most `samples` of them. Bad samples and
@@ -203,6 +245,10 @@ def class_descriptions(sources: Sequence[Source], field: str, captions_per_class
     spread = {}
     for name, captions in sorted(found.items()):
         distinct = list(captions)
-        kept = np.unique(np.linspace(0, len(distinct) - 1, min(len(distinct), captions_per_class)).round().astype(int))
+        kept = np.unique(
+            np.linspace(0, len(distinct) - 1, min(len(distinct), captions_per_class))
+            .round()
+            .astype(int)
+        )
         spread[name] = [distinct[i] for i in kept]
     return spread

@@ -15,8 +15,16 @@ if TYPE_CHECKING:
     from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
-MATCHING_METRICS = ("matching_pairs", "matching_accuracy", "matching_positive_rate", "matching_precision", "matching_recall",
-                    "matching_f1", "matching_majority_accuracy", "matching_always_yes_f1")
+MATCHING_METRICS = (
+    "matching_pairs",
+    "matching_accuracy",
+    "matching_positive_rate",
+    "matching_precision",
+    "matching_recall",
+    "matching_f1",
+    "matching_majority_accuracy",
+    "matching_always_yes_f1",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -44,8 +52,11 @@ class MatchingTaskConfig(TaskConfig):
         return matching(context.ask(context.predictor, context.data), context.data)
 
 
-def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption: Sequence[Sequence[int]],
-                   seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def held_out_pairs(
+    captions_of_image: Sequence[Sequence[int]],
+    images_of_caption: Sequence[Sequence[int]],
+    seed: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
     """A positive and a negative caption of each image.
 
     The positive one is the first caption of the image. The negative one is drawn from the captions
@@ -62,15 +73,23 @@ def held_out_pairs(captions_of_image: Sequence[Sequence[int]], images_of_caption
     pairs = np.full((len(captions_of_image), 2), -1)
     for image, own in enumerate(captions_of_image):
         pairs[image, 0] = own[0]
-        related = {caption for mine in own for other in images_of_caption[mine] for caption in captions_of_image[other]}
+        related = {
+            caption
+            for mine in own
+            for other in images_of_caption[mine]
+            for caption in captions_of_image[other]
+        }
         others = np.setdiff1d(np.arange(count), sorted(related))
         if others.size:
             pairs[image, 1] = rng.choice(others)
     return pairs, np.broadcast_to([True, False], pairs.shape)
 
 
-def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: "EvaluationSet") -> dict[str, float]:
-    """Metrics of the classification of pairs as positive or negative, with baselines that ignore the pair.
+def matching(
+    match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: "EvaluationSet"
+) -> dict[str, float]:
+    """Metrics of the classification of pairs as positive or negative, with baselines that ignore
+    the pair.
 
     Args:
       match: (index of an image, caption) pairs -> float [N, 2], scores of the negative and of the
@@ -89,10 +108,21 @@ def matching(match: Callable[[Sequence[tuple[int, str]]], np.ndarray], data: "Ev
     captions, belongs = held_out_pairs(data.captions_of_image, data.images_of_caption)
     images, columns = np.nonzero(captions >= 0)
     truth = belongs[images, columns]
-    scores = match([(int(image), data.captions[caption]) for image, caption in zip(images, captions[images, columns], strict=True)])
+    scores = match(
+        [
+            (int(image), data.captions[caption])
+            for image, caption in zip(images, captions[images, columns], strict=True)
+        ]
+    )
     if not np.isfinite(scores).all():
         raise ValueError("matching scores are not finite")
     answers = np.where(truth, scores[:, 1] > scores[:, 0], scores[:, 1] >= scores[:, 0])
-    values = (len(truth), float((answers == truth).mean()), float(truth.mean()), *precision_recall_f1(answers, truth),
-              majority(truth), precision_recall_f1(np.ones_like(truth), truth)[2])
+    values = (
+        len(truth),
+        float((answers == truth).mean()),
+        float(truth.mean()),
+        *precision_recall_f1(answers, truth),
+        majority(truth),
+        precision_recall_f1(np.ones_like(truth), truth)[2],
+    )
     return dict(zip(MATCHING_METRICS, values, strict=True))

@@ -26,7 +26,13 @@ class Predictor:
         them.
     """
 
-    def __init__(self, embed: Callable, preprocessor: Preprocessor, mesh: Mesh | AbstractMesh, match: Callable | None = None):
+    def __init__(
+        self,
+        embed: Callable,
+        preprocessor: Preprocessor,
+        mesh: Mesh | AbstractMesh,
+        match: Callable | None = None,
+    ):
         self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
         images = preprocessor.images
 
@@ -38,7 +44,9 @@ class Predictor:
 
         def pair_batch(variables, batch):
             assert match is not None
-            return match(variables, {**batch, "image": normalise(batch["image"], images.mean, images.std)})
+            return match(
+                variables, {**batch, "image": normalise(batch["image"], images.mean, images.std)}
+            )
 
         self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
         self.image_batch = jax.jit(image_batch, out_shardings=replicated(mesh))
@@ -46,29 +54,42 @@ class Predictor:
 
     def images(self, variables: Any, pixels: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
         """Embeddings float32 [N, E] of images, uint8 [H, W, 3]."""
-        return self.batched(lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
-                            pixels, batch_size)
+        return self.batched(
+            lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
+            pixels,
+            batch_size,
+        )
 
     def texts(self, variables: Any, captions: Iterable[str], batch_size: int) -> np.ndarray:
         """Embeddings float32 [N, E] of captions."""
+
         def embed(rows):
             ids, mask, _ = self.preprocessor.tokenizer(rows)
             return self.text_batch(variables, *self.place([ids, mask], batch_size))
 
         return self.batched(embed, captions, batch_size)
 
-    def pairs(self, variables: Any, pairs: Iterable[Mapping[str, Any]], batch_size: int) -> np.ndarray:
+    def pairs(
+        self, variables: Any, pairs: Iterable[Mapping[str, Any]], batch_size: int
+    ) -> np.ndarray:
         """Scores float32 [N, 2] of pairs, given as rows of `EvaluationSet.pairs`."""
+
         def match(rows):
-            batch = {name: np.stack([row[name] for row in rows]) for name in ("image", "boxes") if name in rows[0]}
+            batch = {
+                name: np.stack([row[name] for row in rows])
+                for name in ("image", "boxes")
+                if name in rows[0]
+            }
             batch |= self.preprocessor.words_of(rows)
-            return self.pair_batch(variables, dict(zip(batch, self.place([*batch.values()], batch_size), strict=True)))
+            return self.pair_batch(
+                variables, dict(zip(batch, self.place([*batch.values()], batch_size), strict=True))
+            )
 
         return self.batched(match, pairs, batch_size)
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
         """Embeds `items` in batches, without the rows that `place` adds as padding."""
-        embedded = [wait_on_cpu(embed(rows))[:len(rows)] for rows in batches(items, batch_size)]
+        embedded = [wait_on_cpu(embed(rows))[: len(rows)] for rows in batches(items, batch_size)]
         return np.concatenate([np.asarray(batch) for batch in embedded])
 
     def place(self, arrays: list[np.ndarray], batch_size: int) -> list[jax.Array]:
@@ -82,7 +103,11 @@ class Predictor:
         for array in arrays:
             filler = repeat(array[-1:], "1 ... -> n ...", n=size - len(array))
             whole = np.concatenate([array, filler])
-            placed.append(jax.make_array_from_callback(whole.shape, batch_sharding(self.mesh), whole.__getitem__))
+            placed.append(
+                jax.make_array_from_callback(
+                    whole.shape, batch_sharding(self.mesh), whole.__getitem__
+                )
+            )
         return placed
 
 

@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from vlp_jax.evaluators.zero_shot import ZeroShotTaskConfig
 
 BARE = ("{}",)
-CLASS_FIELDS = ("class", "label", "group", "cls")  # metadata fields that may hold the class where `class_field` is not set
+# metadata fields that may hold the class where `class_field` is not set
+CLASS_FIELDS = ("class", "label", "group", "cls")
 PACKAGED = pathlib.Path(__file__).parents[1] / "data" / "imagenet"
-TEMPLATES = {"imagenet": PACKAGED / "templates.txt", "imagenet_simple": PACKAGED / "templates_simple.txt"}
+TEMPLATES = {
+    "imagenet": PACKAGED / "templates.txt",
+    "imagenet_simple": PACKAGED / "templates_simple.txt",
+}
 CLASS_NAMES = {"imagenet": PACKAGED / "class_names.txt"}
 
 
@@ -46,7 +50,9 @@ class Classes:
     templates: tuple[str, ...]
 
 
-def zero_shot_classes(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str = "") -> Classes:
+def zero_shot_classes(
+    data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str = ""
+) -> Classes:
     """The classes of a set: all that `class_names` or the source names, else those that occur.
 
     Args:
@@ -60,14 +66,19 @@ def zero_shot_classes(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: 
     """
     field = task.class_field or own_class_field(data.metadata[0])
     if field is None:
-        raise DataError(f"{data.source.spec}: zero_shot looks for the class of an image in the metadata fields "
-                        f"{', '.join(CLASS_FIELDS)}; name another one by {where}class_field (there are: "
-                        f"{', '.join(sorted(data.metadata[0])) or 'none'})")
+        raise DataError(
+            f"{data.source.spec}: zero_shot looks for the class of an image in the "
+            f"metadata fields {', '.join(CLASS_FIELDS)}; name another one by "
+            f"{where}class_field (there are: "
+            f"{', '.join(sorted(data.metadata[0])) or 'none'})"
+        )
     names, truth = data.labels(field, f"{where}class_field")
     templates = prompts_of(data, task, where)
     listed = names_in(f"{where}class_names", task.class_names)
     if not isinstance(listed, Mapping):
-        return all_listed(f"{data.source.spec}: {field}", Found(field, names, truth, templates), listed, where)
+        return all_listed(
+            f"{data.source.spec}: {field}", Found(field, names, truth, templates), listed, where
+        )
     return named_by_source(data, Found(field, names, truth, templates), listed)
 
 
@@ -84,17 +95,25 @@ class Found:
 def prompts_of(data: "EvaluationSet", task: "ZeroShotTaskConfig", where: str) -> tuple[str, ...]:
     """The prompts of the task, or those of the data where the task has only the bare name."""
     source = data.source
-    if not isinstance(source, NamesClasses) or not source.templates or tuple(task.templates) != BARE:
+    if (
+        not isinstance(source, NamesClasses)
+        or not source.templates
+        or tuple(task.templates) != BARE
+    ):
         return templates_of(f"{where}templates", task.templates)
     templates = tuple(source.templates)
     if not data.prompts_reported:
         data.prompts_reported = True
-        notice(f"data note: {source.spec}: zero-shot prompts are its own {len(templates)}, such as {templates[0]!r}; set "
-               "templates for others")
+        notice(
+            f"data note: {source.spec}: zero-shot prompts are its own {len(templates)}, such as "
+            f"{templates[0]!r}; set templates for others"
+        )
     return templates
 
 
-def named_by_source(data: "EvaluationSet", found: Found, given: Mapping[str, Sequence[str]]) -> Classes:
+def named_by_source(
+    data: "EvaluationSet", found: Found, given: Mapping[str, Sequence[str]]
+) -> Classes:
     """The classes that occur, and all others that the source names.
 
     Args:
@@ -105,12 +124,18 @@ def named_by_source(data: "EvaluationSet", found: Found, given: Mapping[str, Seq
     """
     field, names, truth = found.field, found.names, found.truth
     place = f"{data.source.spec}: zero-shot classes in the metadata field {field!r} (class_field)"
-    known = list(data.source.class_names.get(field, ())) if isinstance(data.source, NamesClasses) else []
+    known = (
+        list(data.source.class_names.get(field, ()))
+        if isinstance(data.source, NamesClasses)
+        else []
+    )
     words: dict[str, Sequence[str]] = {}
     if known and all(isinstance(pick(metadata, field), int) for metadata in data.metadata):
         outside = [name for name in names if not 0 <= int(name) < len(known)]
         if outside:
-            raise DataError(f"{place}: {outside[0]} is none of the {len(known)} classes that are named")
+            raise DataError(
+                f"{place}: {outside[0]} is none of the {len(known)} classes that are named"
+            )
         words = {str(number): (name,) for number, name in enumerate(known)}
         names, truth = list(words), np.array([int(names[label]) for label in truth])
     elif known:
@@ -120,13 +145,16 @@ def named_by_source(data: "EvaluationSet", found: Found, given: Mapping[str, Seq
     words |= {name: tuple(group) for name, group in asked.items() if group}
     unnamed = [name for name in names if name not in words]
     if not known and unnamed and all(name.lstrip("-").isdecimal() for name in names):
-        raise DataError(f"{place} are numbers, such as {unnamed[0]}, and nothing names them: give class_names, or, with tars, a "
-                        "classnames.txt that has a name a line")
+        raise DataError(
+            f"{place} are numbers, such as {unnamed[0]}, and nothing names them: give "
+            "class_names, or, with tars, a classnames.txt that has a name a line"
+        )
     return Classes(field, names, truth, words, found.templates)
 
 
 def report_shared_names(data: "EvaluationSet", field: str, where: str) -> None:
-    """Prints a line about classes that share a name, where images have class names instead of class numbers.
+    """Prints a line about classes that share a name, where images have class names instead of class
+    numbers.
 
     Args:
       data: the set.
@@ -135,31 +163,62 @@ def report_shared_names(data: "EvaluationSet", field: str, where: str) -> None:
     """
     names = data.source.class_names.get(field, ()) if isinstance(data.source, NamesClasses) else ()
     shared = [shared for shared, count in collections.Counter(names).items() if count > 1]
-    if shared and not data.names_reported and not all(isinstance(metadata.get(field), int) for metadata in data.metadata):
+    if (
+        shared
+        and not data.names_reported
+        and not all(isinstance(metadata.get(field), int) for metadata in data.metadata)
+    ):
         data.names_reported = True
-        notice(f"data warning: {data.source.spec}: its {len(names)} classes have {len({*names})} names: those called "
-               f"{shared[0]!r} count as one ({where}class_field)")
+        notice(
+            f"data warning: {data.source.spec}: its {len(names)} classes have {len({*names})} "
+            f"names: those called {shared[0]!r} count as one ({where}class_field)"
+        )
 
 
 def all_listed(place: str, found: Found, listed: Sequence[str], where: str) -> Classes:
-    """The classes that `class_names` lists: by number, by name, or in the order of the sorted classes."""
+    """The classes that `class_names` lists: by number, by name, or in the order of the sorted
+    classes."""
     field, names, truth, templates = found.field, found.names, found.truth, found.templates
     if all(name.isdecimal() for name in names):
         outside = [name for name in names if int(name) >= len(listed)]
         if outside:
-            raise DataError(f"{place} has a class {outside[0]}, and {where}class_names has {len(listed)} names, from class 0 on")
-        return Classes(field, [str(number) for number in range(len(listed))], np.array([int(names[label]) for label in truth]),
-                       {str(number): (name,) for number, name in enumerate(listed)}, templates)
+            raise DataError(
+                f"{place} has a class {outside[0]}, and {where}class_names has "
+                f"{len(listed)} names, from class 0 on"
+            )
+        return Classes(
+            field,
+            [str(number) for number in range(len(listed))],
+            np.array([int(names[label]) for label in truth]),
+            {str(number): (name,) for number, name in enumerate(listed)},
+            templates,
+        )
     if {*names} <= {*listed}:
-        return Classes(field, list(listed), np.array([listed.index(names[label]) for label in truth]), {}, templates)
+        return Classes(
+            field,
+            list(listed),
+            np.array([listed.index(names[label]) for label in truth]),
+            {},
+            templates,
+        )
     if len(names) != len(listed):
-        raise DataError(f"{place} has {len(names)} classes, such as {names[0]!r}, and {where}class_names has {len(listed)} names: "
-                        "give as many, in the order of the sorted classes, or a dictionary of the words for each class")
-    return Classes(field, names, truth, {name: (word,) for name, word in zip(names, listed, strict=True)}, templates)
+        raise DataError(
+            f"{place} has {len(names)} classes, such as {names[0]!r}, and "
+            f"{where}class_names has {len(listed)} names: give as many, in the order "
+            "of the sorted classes, or a dictionary of the words for each class"
+        )
+    return Classes(
+        field,
+        names,
+        truth,
+        {name: (word,) for name, word in zip(names, listed, strict=True)},
+        templates,
+    )
 
 
 def own_class_field(metadata: Mapping[str, Any]) -> str | None:
-    """The metadata field with the class of a sample, by its usual names; None where there is none."""
+    """The metadata field with the class of a sample, by its usual names; None where there is
+    none."""
     return next((field for field in CLASS_FIELDS if pick(metadata, field) is not None), None)
 
 
@@ -178,10 +237,18 @@ def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
     found: list[str] = []
     for template in templates:
         path = TEMPLATES.get(template) or (template if os.path.isfile(template) else None)
-        lines = [line.replace("{c}", "{}") for line in lines_in(where, path) if line] if path else [template]
+        lines = (
+            [line.replace("{c}", "{}") for line in lines_in(where, path) if line]
+            if path
+            else [template]
+        )
         if path and not lines:
             raise ConfigError(f"{where}: {path} has no prompts")
-        sets = "" if path or "{" in template else f"; it is no file, and no set of this package ({', '.join(TEMPLATES)})"
+        sets = (
+            ""
+            if path or "{" in template
+            else (f"; it is no file, and no set of this package ({', '.join(TEMPLATES)})")
+        )
         check_templates(where, lines, sets)
         found += lines
     if not found:
@@ -189,8 +256,11 @@ def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> Mapping[str, Sequence[str]] | tuple[str, ...]:
-    """The names of classes: a dictionary by class, or a list of all names in the order of the class numbers.
+def names_in(
+    where: str, names: Mapping[str, Sequence[str]] | Sequence[str]
+) -> Mapping[str, Sequence[str]] | tuple[str, ...]:
+    """The names of classes: a dictionary by class, or a list of all names in the order of the class
+    numbers.
 
     Instead of names there may be the name of a list in this package, or a file with one name per
     line or with JSON.
@@ -205,12 +275,16 @@ def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> 
         return names if isinstance(names, Mapping) else tuple(names)
     path = CLASS_NAMES.get(names[0]) or (names[0] if os.path.isfile(names[0]) else None)
     if path is None:
-        raise ConfigError(f"{where}: {names[0]!r} is one name alone, no file, and no list of this package "
-                          f"({', '.join(CLASS_NAMES)})")
+        raise ConfigError(
+            f"{where}: {names[0]!r} is one name alone, no file, and no list of this "
+            f"package ({', '.join(CLASS_NAMES)})"
+        )
     lines = lines_in(where, path)
     if not str(path).endswith(".json"):
         if not lines or "" in lines:
-            raise ConfigError(f"{where}: {path} has no name in line {lines.index('') + 1 if lines else 1}")
+            raise ConfigError(
+                f"{where}: {path} has no name in line {lines.index('') + 1 if lines else 1}"
+            )
         return tuple(lines)
     try:
         read = json.loads("\n".join(lines))
@@ -218,9 +292,18 @@ def names_in(where: str, names: Mapping[str, Sequence[str]] | Sequence[str]) -> 
         raise ConfigError(f"{where}: {path} is no JSON: {error}") from error
     entries = read.values() if isinstance(read, dict) else [read]
     groups = [entry if isinstance(entry, list) else [entry] for entry in entries]
-    if not isinstance(read, dict | list) or not all(isinstance(word, str) for group in groups for word in group) or not all(groups):
-        raise ConfigError(f"{where}: {path} must hold a list of names, or an object of a name or a list of words for each class")
-    return dict(zip(read, map(tuple, groups), strict=True)) if isinstance(read, dict) else tuple(read)
+    if (
+        not isinstance(read, dict | list)
+        or not all(isinstance(word, str) for group in groups for word in group)
+        or not all(groups)
+    ):
+        raise ConfigError(
+            f"{where}: {path} must hold a list of names, or an object of a name or "
+            "a list of words for each class"
+        )
+    return (
+        dict(zip(read, map(tuple, groups), strict=True)) if isinstance(read, dict) else tuple(read)
+    )
 
 
 def check_templates(where: str, templates: Sequence[str], more: str = "") -> None:
@@ -235,12 +318,19 @@ def check_templates(where: str, templates: Sequence[str], more: str = "") -> Non
     """
     for template in templates:
         try:
-            fields = [tuple(field) for _, *field in string.Formatter().parse(template) if field[0] is not None]
+            fields = [
+                tuple(field)
+                for _, *field in string.Formatter().parse(template)
+                if field[0] is not None
+            ]
         except ValueError:  # a single brace
             fields = []
         if fields != [("", "", None)]:
-            raise ConfigError(f"{where}: {template!r} must have exactly one {{}}, where the class goes (write {{{{ and }}}} for "
-                              f"braces that belong to the text){more}")
+            raise ConfigError(
+                f"{where}: {template!r} must have exactly one {{}}, where the class "
+                "goes (write {{ and }} for braces that belong to the "
+                f"text){more}"
+            )
 
 
 def lines_in(where: str, path: str | os.PathLike) -> list[str]:

@@ -59,8 +59,12 @@ def readable_set(source: Source, threads: int) -> EvaluationSet:
         return without(source, bad_samples(source, lambda sample: None, threads))
 
 
-def decodable_set(data: EvaluationSet, preprocessor: Preprocessor, threads: int,
-                  paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> EvaluationSet:
+def decodable_set(
+    data: EvaluationSet,
+    preprocessor: Preprocessor,
+    threads: int,
+    paced: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> EvaluationSet:
     """The set of the samples whose images can be decoded; `data` itself where all can.
 
     Args:
@@ -73,12 +77,19 @@ def decodable_set(data: EvaluationSet, preprocessor: Preprocessor, threads: int,
     """
     source = data.given.source if isinstance(data.given, GoodSamples) else data.given
     before = data.given.bad if isinstance(data.given, GoodSamples) else {}
-    bad = bad_samples(source, lambda sample: preprocessor.opened(sample.image, sample.key), threads, before, paced)
+    bad = bad_samples(
+        source, lambda sample: preprocessor.opened(sample.image, sample.key), threads, before, paced
+    )
     return data if bad.keys() == before.keys() else without(source, bad)
 
 
-def bad_samples(source: Source, check: Callable[[Sample], Any], threads: int, before: dict[int, SampleError] | None = None,
-                paced: Callable[[Sequence[int]], Iterator[int]] = iter) -> dict[int, SampleError]:
+def bad_samples(
+    source: Source,
+    check: Callable[[Sample], Any],
+    threads: int,
+    before: dict[int, SampleError] | None = None,
+    paced: Callable[[Sequence[int]], Iterator[int]] = iter,
+) -> dict[int, SampleError]:
     """{index: error} of the samples that cannot be read or do not pass `check`.
 
     Those in `before` are not read again.
@@ -94,7 +105,11 @@ def bad_samples(source: Source, check: Callable[[Sample], Any], threads: int, be
             return number, error
 
     outcomes = loaded(look, range(len(source)), threads)
-    return {number: error for _, (number, error) in zip(paced(range(len(source))), outcomes, strict=True) if error is not None}
+    return {
+        number: error
+        for _, (number, error) in zip(paced(range(len(source))), outcomes, strict=True)
+        if error is not None
+    }
 
 
 def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
@@ -105,12 +120,20 @@ def without(source: Source, bad: dict[int, SampleError]) -> EvaluationSet:
     """
     first = next(iter(bad.values()))
     if len(bad) == len(source):
-        raise DataError(f"{source.spec}: none of its {len(source)} samples can be read; the first: {first.key}: {first.message}"
-                        f"{unpaired(first.reason, first.message)}")
+        raise DataError(
+            f"{source.spec}: none of its {len(source)} samples can be read; the first: "
+            f"{first.key}: {first.message}{unpaired(first.reason, first.message)}"
+        )
     for error in list(bad.values())[:NAMED]:
-        notice(f"data warning: {source.spec}: left out of the evaluation: {error.key}: {error.message} ({error.reason})")
+        notice(
+            f"data warning: {source.spec}: left out of the evaluation: {error.key}: "
+            f"{error.message} ({error.reason})"
+        )
     more = f", {len(bad) - NAMED} of them without a line" if len(bad) > NAMED else ""
-    notice(f"data warning: {source.spec}: {len(bad)} of {len(source)} samples are left out of the evaluation{more}")
+    notice(
+        f"data warning: {source.spec}: {len(bad)} of {len(source)} samples are left out of the "
+        f"evaluation{more}"
+    )
     return EvaluationSet(GoodSamples(source, bad))
 
 

@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.evaluators.supervised import Predict, SupervisedHead, SupervisedTaskConfig, first_texts, missing
+from vlp_jax.evaluators.supervised import (
+    Predict,
+    SupervisedHead,
+    SupervisedTaskConfig,
+    first_texts,
+    missing,
+)
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
     from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
-REGRESSION_METRICS = tuple(f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance"))
+REGRESSION_METRICS = tuple(
+    f"regression_{name}" for name in ("samples", "squared_error", "absolute_error", "variance")
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,8 +66,12 @@ def regression(predict: Predict, data: "EvaluationSet", head: SupervisedHead) ->
     answers = predict(first_texts(data))[:, 0].astype(np.float64)
     if not np.isfinite(answers).all():
         raise ValueError("predicted numbers are not finite")
-    return {"regression_samples": len(truth), "regression_squared_error": float(np.square(answers - truth).mean()),
-            "regression_absolute_error": float(np.abs(answers - truth).mean()), "regression_variance": float(truth.var())}
+    return {
+        "regression_samples": len(truth),
+        "regression_squared_error": float(np.square(answers - truth).mean()),
+        "regression_absolute_error": float(np.abs(answers - truth).mean()),
+        "regression_variance": float(truth.var()),
+    }
 
 
 def true_numbers(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
@@ -68,7 +80,9 @@ def true_numbers(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:
     Raises:
       DataError: a sample has none.
     """
-    truth = np.array([head.targets.of(head.target, metadata) for metadata in data.metadata], np.float64)
+    truth = np.array(
+        [head.targets.of(head.target, metadata) for metadata in data.metadata], np.float64
+    )
     for number in np.flatnonzero(np.isnan(truth)).tolist():
         missing(data, number, head)
     return truth

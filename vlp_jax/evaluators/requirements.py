@@ -29,4 +29,8 @@ def lacks_head(experiment: "Experiment", task: str) -> str | None:
 
 def kinds_with_head(task: str) -> str:
     """The kinds of objectives with a head for a task, in words."""
-    return " or ".join(repr(kind) for kind, declaration in ObjectiveConfig.kinds.items() if task in declaration.tasks)
+    return " or ".join(
+        repr(kind)
+        for kind, declaration in ObjectiveConfig.kinds.items()
+        if task in declaration.tasks
+    )

@@ -15,16 +15,24 @@ if TYPE_CHECKING:
     from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
-RETRIEVAL_METRICS = ("images", "texts", *(f"{way}_{metric}" for way in ("text_to_image", "image_to_text")
-                                          for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")))
+RETRIEVAL_METRICS = (
+    "images",
+    "texts",
+    *(
+        f"{way}_{metric}"
+        for way in ("text_to_image", "image_to_text")
+        for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")
+    ),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RetrievalTaskConfig(TaskConfig):
     """Image-text retrieval in both directions."""
 
-    # True: equal captions are one text, and any image that has it is correct. False: each caption is a text of its own, and only
-    # its own image is correct, the protocol of COCO and CLIP_benchmark.
+    # True: equal captions are one text, and any image that has it is correct. False: each caption
+    # is a text of its own, and only its own image is correct, the protocol of COCO and
+    # CLIP_benchmark.
     merge_equal_captions: bool = False
 
     def lacks(self, experiment: "Experiment") -> str | None:
@@ -43,14 +51,24 @@ class RetrievalTaskConfig(TaskConfig):
         context.data.require_captions(self.kind)
 
     def run(self, context: "TaskContext") -> Mapping[str, float]:
-        """The recalls in both directions. Images stored more than once are counted on the terminal."""
+        """The recalls in both directions.
+
+        Images stored more than once are counted on the terminal.
+        """
         context.data.report_repeated()
         texts = context.embed_texts(context.data.captions)
-        return retrieval(context.images, texts, context.data, merge_equal_captions=self.merge_equal_captions)
+        return retrieval(
+            context.images, texts, context.data, merge_equal_captions=self.merge_equal_captions
+        )
 
 
-def retrieval(images: np.ndarray, texts: np.ndarray, data: "EvaluationSet", *,
-              merge_equal_captions: bool = True) -> dict[str, float]:
+def retrieval(
+    images: np.ndarray,
+    texts: np.ndarray,
+    data: "EvaluationSet",
+    *,
+    merge_equal_captions: bool = True,
+) -> dict[str, float]:
     """Recall@1, 5, 10 and median rank in both directions.
 
     Image to text counts a hit if any caption of the image is among the first k. Ties count against
@@ -66,15 +84,23 @@ def retrieval(images: np.ndarray, texts: np.ndarray, data: "EvaluationSet", *,
     Raises:
       ValueError: embeddings are not finite.
     """
-    captions_of_image, images_of_caption, alike = data.captions_of_image, data.images_of_caption, None
+    captions_of_image, images_of_caption, alike = (
+        data.captions_of_image,
+        data.images_of_caption,
+        None,
+    )
     if not merge_equal_captions:
         alike = np.array([caption for own in captions_of_image for caption in own])
         texts, ends = texts[alike], np.cumsum([len(own) for own in captions_of_image])
-        captions_of_image = [range(end - len(own), end) for own, end in zip(captions_of_image, ends, strict=True)]
+        captions_of_image = [
+            range(end - len(own), end) for own, end in zip(captions_of_image, ends, strict=True)
+        ]
         images_of_caption = [[image] for image, own in enumerate(captions_of_image) for _ in own]
     results: dict[str, float] = {"images": len(images), "texts": len(texts)}
-    for name, queries, candidates, positives, same in (("text_to_image", texts, images, images_of_caption, None),
-                                                       ("image_to_text", images, texts, captions_of_image, alike)):
+    for name, queries, candidates, positives, same in (
+        ("text_to_image", texts, images, images_of_caption, None),
+        ("image_to_text", images, texts, captions_of_image, alike),
+    ):
         order = ranks(queries, candidates, positives, alike=same)
         results |= {f"{name}_recall@{k}": recall_at(order, k) for k in (1, 5, 10)}
         results[f"{name}_median_rank"] = float(np.median(order))

@@ -40,8 +40,11 @@ def evaluate_set(spec: EvaluatorConfig, context: TaskContext) -> dict[str, float
     return results
 
 
-def evaluate_readable(spec: EvaluatorConfig, context: TaskContext) -> tuple[EvaluationSet, dict[str, float | str]]:
-    """`evaluate_set` on the samples that can be decoded, and `bad_examples`, the number of samples left out.
+def evaluate_readable(
+    spec: EvaluatorConfig, context: TaskContext
+) -> tuple[EvaluationSet, dict[str, float | str]]:
+    """`evaluate_set` on the samples that can be decoded, and `bad_examples`, the number of samples
+    left out.
 
     Returns: the evaluated set and its metrics.
     """
@@ -51,7 +54,9 @@ def evaluate_readable(spec: EvaluatorConfig, context: TaskContext) -> tuple[Eval
     except SampleError as error:
         good = decodable_set(data, context.predictor.preprocessor, context.threads, context.paced)
         if good is data:  # the sample is bad for another reason
-            raise DataError(f"{data.source.spec}: {error.key}: {error.message} ({error.reason})") from error
+            raise DataError(
+                f"{data.source.spec}: {error.key}: {error.message} ({error.reason})"
+            ) from error
         data, results = good, evaluate_set(spec, dataclasses.replace(context, data=good))
     return data, results | {BAD_EXAMPLES: left_out(data)}
 
@@ -62,27 +67,57 @@ class EvaluationSuite:
     `run` returns metrics named `EVALUATOR/metric`, and texts under such names.
     """
 
-    def __init__(self, specs: Mapping[str, EvaluatorConfig], predictor: Predictor, descriptions: Descriptions, threads: int,
-                 text_generator: TextGenerator | None = None, heads: Mapping[str, SupervisedHead] | None = None):
+    def __init__(
+        self,
+        specs: Mapping[str, EvaluatorConfig],
+        predictor: Predictor,
+        descriptions: Descriptions,
+        threads: int,
+        text_generator: TextGenerator | None = None,
+        heads: Mapping[str, SupervisedHead] | None = None,
+    ):
         self.text_generator, self.heads = text_generator, heads or {}
-        self.specs, self.predictor, self.descriptions, self.threads = specs, predictor, descriptions, threads
-        self.sets = {name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()}
+        self.specs, self.predictor, self.descriptions, self.threads = (
+            specs,
+            predictor,
+            descriptions,
+            threads,
+        )
+        self.sets = {
+            name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()
+        }
         check_all_agree("evaluation set", {name: len(data) for name, data in self.sets.items()})
         for name, spec in specs.items():
             for entry, task in spec.tasks.items():
                 task.check(self.context(name), f"evaluators.{name}.tasks.{entry}.")
 
-    def context(self, name: str, variables: Any = None, between: Callable[[], None] = nothing) -> TaskContext:
+    def context(
+        self, name: str, variables: Any = None, between: Callable[[], None] = nothing
+    ) -> TaskContext:
         """What the tasks of an evaluator share."""
-        return TaskContext(self.sets[name], self.predictor, variables, self.specs[name].batch_size, self.threads,
-                           self.text_generator, self.heads, self.descriptions, between)
+        return TaskContext(
+            self.sets[name],
+            self.predictor,
+            variables,
+            self.specs[name].batch_size,
+            self.threads,
+            self.text_generator,
+            self.heads,
+            self.descriptions,
+            between,
+        )
 
     def due(self, step: int, last_step: int) -> list[str]:
         """Names of the evaluators that run after this step."""
-        return [name for name, spec in self.specs.items()
-                if step == last_step or (spec.every_steps is not None and step % spec.every_steps == 0)]
+        return [
+            name
+            for name, spec in self.specs.items()
+            if step == last_step or (spec.every_steps is not None and step % spec.every_steps == 0)
+        ]
 
-    def run(self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing) -> dict[str, float | str]:
+    def run(
+        self, names: Sequence[str], variables: Any, between: Callable[[], None] = nothing
+    ) -> dict[str, float | str]:
         """Metrics of the named evaluators.
 
         If `between`, which is called before each batch, raises EvaluationInterrupted, only those of
@@ -91,7 +126,9 @@ class EvaluationSuite:
         results = {}
         with contextlib.suppress(EvaluationInterrupted):
             for name in names:
-                self.sets[name], metrics = evaluate_readable(self.specs[name], self.context(name, variables, between))
+                self.sets[name], metrics = evaluate_readable(
+                    self.specs[name], self.context(name, variables, between)
+                )
                 results |= {f"{name}/{key}": value for key, value in metrics.items()}
         return results
 
@@ -100,7 +137,9 @@ class EvaluationSuite:
         return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
 
 
-def collect_descriptions(specs: Mapping[str, EvaluatorConfig], train: Sequence[Source]) -> dict[str, dict[str, list[str]]]:
+def collect_descriptions(
+    specs: Mapping[str, EvaluatorConfig], train: Sequence[Source]
+) -> dict[str, dict[str, list[str]]]:
     """Training captions by class, for every class field by which a task compares images with them.
 
     They are stored with the checkpoint.

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vlp_jax.evaluators.evaluation_set import EvaluationSet
     from vlp_jax.experiment import Experiment
 
-Predict = Callable[[Sequence[tuple[int, str]]], np.ndarray]  # (index of a sample, its text) -> float [N, outputs]
+# (index of a sample, its text) -> float [N, outputs]
+Predict = Callable[[Sequence[tuple[int, str]]], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,9 +44,11 @@ class SupervisedHead:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class SupervisedTaskConfig(TaskConfig):
-    """Fields shared by the tasks on the head of a supervised objective, about each sample of a set."""
+    """Fields shared by the tasks on the head of a supervised objective, about each sample of a
+    set."""
 
-    head: ClassVar[str]  # the task for which the objectives have the head, as they name it in `tasks`
+    # the task for which the objectives have the head, as they name it in `tasks`
+    head: ClassVar[str]
 
     objective: str | None = None  # the objective with the head; None: the first with such a head
 
@@ -55,13 +58,18 @@ class SupervisedTaskConfig(TaskConfig):
 
     def problems(self, name: Callable[[str], str], experiment: "Experiment") -> Iterator[str]:
         """A message about an `objective` that is none with this head."""
-        possible = [key for key, objective in experiment.objectives.items() if self.head in objective.tasks]
+        possible = [
+            key for key, objective in experiment.objectives.items() if self.head in objective.tasks
+        ]
         if self.objective is not None and self.objective not in possible:
-            yield (f"{name('objective')}: {self.objective!r} is no objective of kind {kinds_with_head(self.head)} "
-                   f"(there are: {', '.join(possible) or 'none'})")
+            yield (
+                f"{name('objective')}: {self.objective!r} is no objective of kind "
+                f"{kinds_with_head(self.head)} (there are: {', '.join(possible) or 'none'})"
+            )
 
     def check(self, context: "TaskContext", where: str = "") -> None:
-        """Checks that every sample has a value in the target's field, and the boxes and parses where they are read.
+        """Checks that every sample has a value in the target's field, and the boxes and parses
+        where they are read.
 
         Raises: DataError where they are missing.
         """
@@ -70,14 +78,18 @@ class SupervisedTaskConfig(TaskConfig):
         data.check_graphs(context.predictor.preprocessor)
 
     def head_of(self, heads: Mapping[str, Any]) -> Any:
-        """The head, or the objective, that the task names, or the first that it can use; None where there is none."""
+        """The head, or the objective, that the task names, or the first that it can use; None where
+        there is none."""
         able = (one for one in heads.values() if self.head in one.tasks)
         return heads.get(self.objective) if self.objective else next(able, None)
 
 
 def first_texts(data: "EvaluationSet") -> list[tuple[int, str]]:
     """The index of each sample with its first text, or an empty one where it has only a class."""
-    return [(number, data.captions[texts[0]] if texts else "") for number, texts in enumerate(data.captions_of_image)]
+    return [
+        (number, data.captions[texts[0]] if texts else "")
+        for number, texts in enumerate(data.captions_of_image)
+    ]
 
 
 def require_targets(data: "EvaluationSet", head: SupervisedHead) -> None:
@@ -94,5 +106,8 @@ def require_targets(data: "EvaluationSet", head: SupervisedHead) -> None:
 def missing(data: "EvaluationSet", number: int, head: SupervisedHead) -> None:
     """Raises the DataError that names a sample without a target."""
     spec = head.targets.specs[head.target]
-    raise DataError(f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs a {spec.kind} in the metadata field "
-                    f"{spec.field!r} (data.targets.{head.target}), {data.found(int(number), spec.field)}")
+    raise DataError(
+        f"{data.source.spec}: {data.source[int(number)].key}: an evaluation needs a "
+        f"{spec.kind} in the metadata field {spec.field!r} "
+        f"(data.targets.{head.target}), {data.found(int(number), spec.field)}"
+    )

@@ -17,18 +17,21 @@ if TYPE_CHECKING:
 class TaskConfig(Component):
     """What is measured of an evaluation set."""
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "retrieval": "vlp_jax.evaluators.retrieval:RetrievalTaskConfig",
-        "zero_shot": "vlp_jax.evaluators.zero_shot:ZeroShotTaskConfig",
-        "matching": "vlp_jax.evaluators.matching:MatchingTaskConfig",
-        "captions": "vlp_jax.evaluators.captioning:CaptionsTaskConfig",
-        "classification": "vlp_jax.evaluators.classification:ClassificationTaskConfig",
-        "regression": "vlp_jax.evaluators.regression:RegressionTaskConfig",
-        "answers": "vlp_jax.evaluators.answers:AnswersTaskConfig",
-    })
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "retrieval": "vlp_jax.evaluators.retrieval:RetrievalTaskConfig",
+            "zero_shot": "vlp_jax.evaluators.zero_shot:ZeroShotTaskConfig",
+            "matching": "vlp_jax.evaluators.matching:MatchingTaskConfig",
+            "captions": "vlp_jax.evaluators.captioning:CaptionsTaskConfig",
+            "classification": "vlp_jax.evaluators.classification:ClassificationTaskConfig",
+            "regression": "vlp_jax.evaluators.regression:RegressionTaskConfig",
+            "answers": "vlp_jax.evaluators.answers:AnswersTaskConfig",
+        }
+    )
 
     def lacks(self, experiment: "Experiment") -> str | None:
-        """What the experiment would have to train for this task and does not; None where it trains all of it."""
+        """What the experiment would have to train for this task and does not; None where it trains
+        all of it."""
         raise NotImplementedError
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
@@ -65,22 +68,31 @@ class TaskConfig(Component):
         """
 
     def described(self, train: Sequence[Source]) -> Mapping[str, int]:
-        """{class field: number of captions per class} of the training captions that the task compares images with."""
+        """{class field: number of captions per class} of the training captions that the task
+        compares images with."""
         return {}
 
     def untrained(self, name: str, experiment: "Experiment") -> Iterator[str]:
-        """A message where the experiment lacks what the task needs; `name` is the key or flag of the tasks."""
-        need = self.lacks(experiment) if experiment.objectives else None  # that there are none is a message of its own
+        """A message where the experiment lacks what the task needs; `name` is the key or flag of
+        the tasks."""
+        # that there are none is a message of its own
+        need = self.lacks(experiment) if experiment.objectives else None
         if need is not None:
-            possible = [kind for kind, task in self.kinds.items() if task().lacks(experiment) is None]
-            yield f"{name}: {self.kind!r} needs {need}, and there is none; possible: {', '.join(possible) or 'no task'}"
+            possible = [
+                kind for kind, task in self.kinds.items() if task().lacks(experiment) is None
+            ]
+            yield (
+                f"{name}: {self.kind!r} needs {need}, and there is none; possible: "
+                f"{', '.join(possible) or 'no task'}"
+            )
 
     def problems(self, name: Callable[[str], str], experiment: "Experiment") -> Iterator[str]:
         """Messages about settings that do not fit the experiment; `name` as in `check_files`."""
         return iter(())
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Messages about what the experiment does not train for the task, and about settings that do not fit it."""
+        """Messages about what the experiment does not train for the task, and about settings that
+        do not fit it."""
         yield from super().validate(where, experiment)
         yield from self.untrained(where.rpartition(".")[0], experiment)
         yield from self.problems(lambda key: f"{where}.{key}", experiment)

@@ -35,27 +35,42 @@ class TextGenerator:
 
         self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
 
-    def caption_loss(self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int) -> float:
-        """Mean of -log p over all tokens of the captions of (pixels, caption) pairs, teacher-forced."""
+    def caption_loss(
+        self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int
+    ) -> float:
+        """Mean of -log p over all tokens of the captions of (pixels, caption) pairs,
+        teacher-forced."""
         total, count = 0.0, 0
         for rows in batches(pairs, batch_size):
             ids, mask, _ = self.predictor.preprocessor.tokenizer([caption for _, caption in rows])
-            arrays = self.predictor.place([np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size)
-            sums, counts = (np.asarray(x)[:len(rows)] for x in wait_on_cpu(self.losses(variables, *arrays)))
+            arrays = self.predictor.place(
+                [np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size
+            )
+            sums, counts = (
+                np.asarray(x)[: len(rows)] for x in wait_on_cpu(self.losses(variables, *arrays))
+            )
             total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
         return total / max(count, 1)
 
-    def captions(self, variables: Any, pixels: Sequence[np.ndarray],
-                 search: BeamSearch = BeamSearch()) -> list[str]:  # noqa: B008 - frozen
+    def captions(
+        self, variables: Any, pixels: Sequence[np.ndarray], search: BeamSearch = BeamSearch()
+    ) -> list[str]:
         """The caption generated for each image."""
         tokenizer = self.predictor.preprocessor.tokenizer
         start, end, padding = tokenizer.special_ids
         first = np.full(len(pixels), (start or [padding])[0], np.int32)
-        written = wait_on_cpu(self.write(variables, *self.predictor.place([np.stack(pixels), first], len(pixels)), search))
-        return [words(tokenizer.backend.decode, row, {*end, padding}) for row in np.asarray(written)[:len(pixels)].tolist()]
+        written = wait_on_cpu(
+            self.write(
+                variables, *self.predictor.place([np.stack(pixels), first], len(pixels)), search
+            )
+        )
+        return [
+            words(tokenizer.backend.decode, row, {*end, padding})
+            for row in np.asarray(written)[: len(pixels)].tolist()
+        ]
 
 
 def words(decode: Callable[[Sequence[int]], str], row: Sequence[int], last: set[int]) -> str:
     """The text of the tokens before the first of `last`."""
     ends = [place for place, token in enumerate(row) if token in last]
-    return " ".join(decode(row[:ends[0]] if ends else row).split())
+    return " ".join(decode(row[: ends[0]] if ends else row).split())

@@ -13,7 +13,13 @@ import numpy as np
 from vlp_jax.config.fields import between, section
 from vlp_jax.config.problems import Problems
 from vlp_jax.data.samples import SampleError, Source
-from vlp_jax.evaluators.prompts import names_in, own_class_field, report_shared_names, templates_of, zero_shot_classes
+from vlp_jax.evaluators.prompts import (
+    names_in,
+    own_class_field,
+    report_shared_names,
+    templates_of,
+    zero_shot_classes,
+)
 from vlp_jax.evaluators.requirements import lacks_embeddings
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.metrics.classification import accuracy, majority
@@ -31,10 +37,12 @@ ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_acc
 class ZeroShotTaskConfig(TaskConfig):
     """Classification of images by prompts."""
 
-    class_field: str | None = None  # metadata field of the class, with dots as in targets; None: the source's own
-    templates: tuple[str, ...] = ("{}",)  # prompts, with {} for the class; "imagenet": CLIP's 80; or a file with one per line
-    # Better names for each class, by class; or the names of classes 0, 1 and so on; or "imagenet" for its 1,000; or a file with
-    # one per line.
+    # metadata field of the class, with dots as in targets; None: the source's own
+    class_field: str | None = None
+    # prompts, with {} for the class; "imagenet": CLIP's 80; or a file with one per line
+    templates: tuple[str, ...] = ("{}",)
+    # Better names for each class, by class; or the names of classes 0, 1 and so on; or "imagenet"
+    # for its 1,000; or a file with one per line.
     class_names: dict[str, tuple[str, ...]] | tuple[str, ...] = section(dict)
     captions_per_class: int = between(400, 0)  # by descriptions: training captions kept per class
 
@@ -66,20 +74,41 @@ class ZeroShotTaskConfig(TaskConfig):
         report_shared_names(context.data, zero_shot_classes(context.data, self, where).field, where)
 
     def run(self, context: "TaskContext") -> Mapping[str, float]:
-        """The accuracies with prompts, and with class descriptions from the training data where there are any."""
+        """The accuracies with prompts, and with class descriptions from the training data where
+        there are any."""
         classes = zero_shot_classes(context.data, self)
-        return zero_shot(context.images, classes.truth, classes.names, context.embed_texts, classes.templates, classes.words,
-                         context.descriptions.get(classes.field, {}))
+        return zero_shot(
+            context.images,
+            classes.truth,
+            classes.names,
+            context.embed_texts,
+            classes.templates,
+            classes.words,
+            context.descriptions.get(classes.field, {}),
+        )
 
     def described(self, train: Sequence[Source]) -> Mapping[str, int]:
-        """The class field, set or found in the first samples, with `captions_per_class`; {} where that is 0."""
-        field = self.class_field or next((own for own in map(own_class_field, first_metadata(train)) if own), None)
-        return {field: self.captions_per_class} if field is not None and self.captions_per_class else {}
+        """The class field, set or found in the first samples, with `captions_per_class`; {} where
+        that is 0."""
+        field = self.class_field or next(
+            (own for own in map(own_class_field, first_metadata(train)) if own), None
+        )
+        return (
+            {field: self.captions_per_class}
+            if field is not None and self.captions_per_class
+            else {}
+        )
 
 
-def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embed_texts: Callable[[list[str]], np.ndarray],
-              templates: Sequence[str], class_names: Mapping[str, Sequence[str]],
-              descriptions: Mapping[str, Sequence[str]]) -> dict[str, float]:
+def zero_shot(
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    embed_texts: Callable[[list[str]], np.ndarray],
+    templates: Sequence[str],
+    class_names: Mapping[str, Sequence[str]],
+    descriptions: Mapping[str, Sequence[str]],
+) -> dict[str, float]:
     """Zero-shot accuracy.
 
     A class is represented by the mean of its texts' embeddings, scaled to length 1.
@@ -99,21 +128,36 @@ def zero_shot(images: np.ndarray, labels: np.ndarray, names: Sequence[str], embe
       zero_shot_accuracy: accuracy by prompts.
       zero_shot_accuracy_descriptions: accuracy by training captions.
     """
-    prompts = {name: [template.format(word) for word in class_names.get(name, (name,)) for template in templates]
-               for name in names}
-    results: dict[str, float] = {"classes": len(names), "majority": majority(labels),
-                                 "zero_shot_accuracy": accuracy(similarities(images, class_means(prompts, embed_texts)), labels)}
+    prompts = {
+        name: [
+            template.format(word)
+            for word in class_names.get(name, (name,))
+            for template in templates
+        ]
+        for name in names
+    }
+    results: dict[str, float] = {
+        "classes": len(names),
+        "majority": majority(labels),
+        "zero_shot_accuracy": accuracy(
+            similarities(images, class_means(prompts, embed_texts)), labels
+        ),
+    }
     if all(descriptions.get(name) for name in names):
         means = class_means({name: descriptions[name] for name in names}, embed_texts)
         results["zero_shot_accuracy_descriptions"] = accuracy(similarities(images, means), labels)
     return results
 
 
-def class_means(texts: Mapping[str, Sequence[str]], embed_texts: Callable[[list[str]], np.ndarray]) -> np.ndarray:
+def class_means(
+    texts: Mapping[str, Sequence[str]], embed_texts: Callable[[list[str]], np.ndarray]
+) -> np.ndarray:
     """{class: texts} -> unit vectors float64 [C, E], in the order of the mapping."""
     embedded = embed_texts([text for group in texts.values() for text in group])
     ends = np.cumsum([len(group) for group in texts.values()])
-    means = np.stack([part.mean(axis=0, dtype=np.float64) for part in np.split(embedded, ends[:-1])])
+    means = np.stack(
+        [part.mean(axis=0, dtype=np.float64) for part in np.split(embedded, ends[:-1])]
+    )
     return means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
 
 

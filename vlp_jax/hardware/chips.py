@@ -37,14 +37,62 @@ class Chip:
 GIB = 2**30
 CLOUD = "cloud.google.com/tpu/docs"
 NVIDIA = "NVIDIA's data sheets of the {0} SXM and the DGX {0}"
-CHIPS = {chip.name: chip for chip in (
-    Chip("v4", ("TPU v4",), 275e12, int(30.75 * GIB), 1228e9, 300e9, None, f"{CLOUD}/v4"),
-    Chip("v5e", ("TPU v5 lite", "TPU v5e"), 197e12, int(15.75 * GIB), 819e9, 200e9, 3.125e9, f"{CLOUD}/v5e"),
-    Chip("v5p", ("TPU v5", "TPU v5p"), 459e12, int(95.74 * GIB), 2765e9, 600e9, 6.25e9, f"{CLOUD}/v5p"),
-    Chip("v6e", ("TPU v6 lite", "TPU v6e"), 918e12, int(31.25 * GIB), 1640e9, 448e9, 12.5e9, f"{CLOUD}/v6e"),
-    Chip("h100", ("NVIDIA H100 80GB HBM3",), 989.4e12, 84_929_347_584, 3352e9, 450e9, 50e9, NVIDIA.format("H100")),
-    Chip("h200", ("NVIDIA H200",), 989.4e12, 141_000_000_000, 4800e9, 450e9, 50e9, NVIDIA.format("H200")),
-)}
+CHIPS = {
+    chip.name: chip
+    for chip in (
+        Chip("v4", ("TPU v4",), 275e12, int(30.75 * GIB), 1228e9, 300e9, None, f"{CLOUD}/v4"),
+        Chip(
+            "v5e",
+            ("TPU v5 lite", "TPU v5e"),
+            197e12,
+            int(15.75 * GIB),
+            819e9,
+            200e9,
+            3.125e9,
+            f"{CLOUD}/v5e",
+        ),
+        Chip(
+            "v5p",
+            ("TPU v5", "TPU v5p"),
+            459e12,
+            int(95.74 * GIB),
+            2765e9,
+            600e9,
+            6.25e9,
+            f"{CLOUD}/v5p",
+        ),
+        Chip(
+            "v6e",
+            ("TPU v6 lite", "TPU v6e"),
+            918e12,
+            int(31.25 * GIB),
+            1640e9,
+            448e9,
+            12.5e9,
+            f"{CLOUD}/v6e",
+        ),
+        Chip(
+            "h100",
+            ("NVIDIA H100 80GB HBM3",),
+            989.4e12,
+            84_929_347_584,
+            3352e9,
+            450e9,
+            50e9,
+            NVIDIA.format("H100"),
+        ),
+        Chip(
+            "h200",
+            ("NVIDIA H200",),
+            989.4e12,
+            141_000_000_000,
+            4800e9,
+            450e9,
+            50e9,
+            NVIDIA.format("H200"),
+        ),
+    )
+}
 
 
 def chip_of(device_kind: str) -> Chip | None:

@@ -9,16 +9,34 @@ from collections.abc import Sequence
 from vlp_jax.hardware.replica_groups import groups_of, numbers, pairs_of
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "collective-permute", "all-to-all")
-BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4,
-         "u32": 4, "f64": 8, "s64": 8, "u64": 8}
+BYTES = {
+    "pred": 1,
+    "s8": 1,
+    "u8": 1,
+    "bf16": 2,
+    "f16": 2,
+    "s16": 2,
+    "u16": 2,
+    "f32": 4,
+    "s32": 4,
+    "u32": 4,
+    "f64": 8,
+    "s64": 8,
+    "u64": 8,
+}
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 COLLECTIVE = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
-BETWEEN_SLICES = re.compile(r"= (.*?) send\(.*_xla_megascale_target=\"\{([\d,]+)\}.*_xla_megascale_transfer_type=\"(\w+)\"")
+BETWEEN_SLICES = re.compile(
+    r"= (.*?) "
+    r"send\(.*_xla_megascale_target=\"\{([\d,]+)\}.*_xla_megascale_transfer_type=\"(\w+)\""
+)
 ARRAY = re.compile(r"\b([a-z]+\d+|pred)\[([\d,]*)\]")
 WHILE = re.compile(r"\bwhile\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
-CALLED = re.compile(r"(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+CALLED = re.compile(
+    r"(?:to_apply|calls|body|condition|true_computation|false_computation)=%?([\w.\-]+)"
+)
 BRANCHES = re.compile(r"branch_computations=\{(.*?)\}")
 
 
@@ -41,7 +59,9 @@ class Collective:
     network_bytes: float
 
 
-def collective_counts(program: str, islands: Sequence[int] | None = None) -> dict[str, dict[str, int]]:
+def collective_counts(
+    program: str, islands: Sequence[int] | None = None
+) -> dict[str, dict[str, int]]:
     """Counts and traffic of the collectives of a compiled program.
 
     Loops count as often as they iterate, and every branch of a conditional counts as taken.
@@ -61,9 +81,19 @@ def collective_counts(program: str, islands: Sequence[int] | None = None) -> dic
         for line in computations[name]:
             if (found := read_collective(line, name, islands)) is not None:
                 totals.setdefault(found.kind, Counter()).update(
-                    {"count": times} | {key: times * getattr(found, key) for key in ("bytes", "sent_bytes", "network_bytes")})
-    return {kind: {key: round(totals[kind][key]) for key in ("count", "bytes", "sent_bytes", "network_bytes")}
-            for kind in sorted(totals)}
+                    {"count": times}
+                    | {
+                        key: times * getattr(found, key)
+                        for key in ("bytes", "sent_bytes", "network_bytes")
+                    }
+                )
+    return {
+        kind: {
+            key: round(totals[kind][key])
+            for key in ("count", "bytes", "sent_bytes", "network_bytes")
+        }
+        for kind in sorted(totals)
+    }
 
 
 def read_collective(line: str, computation: str, islands: Sequence[int]) -> Collective | None:
@@ -71,7 +101,9 @@ def read_collective(line: str, computation: str, islands: Sequence[int]) -> Coll
     if (between := BETWEEN_SLICES.search(line)) is not None:
         kind = between[3].lower().replace("_", "-")
         size, slices = result_bytes(between[1], kind, started=True), len(numbers(between[2]))
-        return Collective(kind, size, 0, size * (slices - 1) / slices * (2 if kind == "all-reduce" else 1))
+        return Collective(
+            kind, size, 0, size * (slices - 1) / slices * (2 if kind == "all-reduce" else 1)
+        )
     if (found := COLLECTIVE.search(line)) is None:
         return None
     kind, size = found[2], result_bytes(found[1], found[2], bool(found[3]))
@@ -86,7 +118,9 @@ def read_collective(line: str, computation: str, islands: Sequence[int]) -> Coll
     return Collective(kind, size, *traffic(kind, size, group, islands))
 
 
-def traffic(kind: str, size: int, group: Sequence[int], islands: Sequence[int]) -> tuple[float, float]:
+def traffic(
+    kind: str, size: int, group: Sequence[int], islands: Sequence[int]
+) -> tuple[float, float]:
     """The least bytes that a device sends, within its island and beyond it, for one collective.
 
     The collective is of `kind`, between the devices of `group`, over `size` bytes.
@@ -140,7 +174,11 @@ def loop_trips(line: str, computations: dict[str, list[str]]) -> int:
         return int(known[1])
     found = WHILE.search(line)
     condition = found[1] if found else ""
-    bounds = re.findall(r"s32\[\][^=]* constant\((\d+)\)", "\n".join(computations.get(condition, ())))
+    bounds = re.findall(
+        r"s32\[\][^=]* "
+        r"constant\((\d+)\)",
+        "\n".join(computations.get(condition, ())),
+    )
     return max((int(bound) for bound in bounds), default=1)
 
 
@@ -149,8 +187,11 @@ def result_bytes(shape: str, kind: str, started: bool) -> int:
 
     The start of an asynchronous one lists its operands before its results.
     """
-    arrays = [BYTES.get(dtype, 4) * math.prod(int(size) for size in sizes.split(",") if size)
-              for dtype, sizes in ARRAY.findall(shape) if sizes or not started]
+    arrays = [
+        BYTES.get(dtype, 4) * math.prod(int(size) for size in sizes.split(",") if size)
+        for dtype, sizes in ARRAY.findall(shape)
+        if sizes or not started
+    ]
     if started and kind != "all-reduce" and len(arrays) > 1:
-        arrays = arrays[len(arrays) // 2:]
+        arrays = arrays[len(arrays) // 2 :]
     return sum(arrays)

@@ -11,8 +11,12 @@ import numpy as np
 Groups = list[list[int]]
 
 LISTED = re.compile(r"replica_groups=\{(\{[\d,{}]*\})?\}")  # {{0,1},{2,3}}, or {} for all
-STRIDED = re.compile(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")  # [groups,size]<=[shape]T(order)
-ALONG_AXES = re.compile(r"replica_groups=mesh\[(.*?)\](?:, device_ids=\((.*?\]?(?:T\([\d,]+\))?)\))? \{(.*?)\}")
+# [groups,size]<=[shape]T(order)
+STRIDED = re.compile(r"replica_groups=(\[[\d,]+\]<=\[[\d,]+\](?:T\([\d,]+\))?)")
+ALONG_AXES = re.compile(
+    r"replica_groups=mesh\[(.*?)\](?:, "
+    r"device_ids=\((.*?\]?(?:T\([\d,]+\))?)\))? \{(.*?)\}"
+)
 PAIRS = re.compile(r"source_target_pairs=\{(\{[\d,{}]*\})\}")
 
 
@@ -32,7 +36,8 @@ def groups_of(line: str, devices: int) -> Groups:
 
 
 def groups_along_axes(axes: str, device_ids: str | None, along: str) -> Groups:
-    """`'a'=4,'b'=2`, `[2,4]T(1,0)`, `'a'`: groups of four along axis `a` of a 4 x 2 mesh of these devices."""
+    """`'a'=4,'b'=2`, `[2,4]T(1,0)`, `'a'`: groups of four along axis `a` of a 4 x 2 mesh of these
+    devices."""
     sizes = {name: int(size) for name, size in re.findall(r"'(\w+)'=(\d+)", axes)}
     count = math.prod(sizes.values())
     if device_ids is None:
@@ -40,7 +45,9 @@ def groups_along_axes(axes: str, device_ids: str | None, along: str) -> Groups:
     else:
         ids = strided(device_ids) if device_ids.startswith("[") else np.array(numbers(device_ids))
     named = re.findall(r"'(\w+)'", along)
-    order = [list(sizes).index(name) for name in [*(name for name in sizes if name not in named), *named]]
+    order = [
+        list(sizes).index(name) for name in [*(name for name in sizes if name not in named), *named]
+    ]
     size = math.prod(sizes[name] for name in named)
     return ids.reshape(tuple(sizes.values())).transpose(order).reshape(-1, size).tolist()
 
@@ -56,7 +63,11 @@ def strided(text: str) -> np.ndarray:
 def pairs_of(line: str) -> list[tuple[int, int]]:
     """(sender, receiver) pairs of a collective-permute."""
     found = PAIRS.search(line)
-    return [(sender, receiver) for sender, receiver in map(numbers, found[1].split("},{"))] if found else []
+    return (
+        [(sender, receiver) for sender, receiver in map(numbers, found[1].split("},{"))]
+        if found
+        else []
+    )
 
 
 def numbers(text: str) -> list[int]:

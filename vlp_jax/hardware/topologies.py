@@ -17,13 +17,17 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.chips import CHIPS, Chip
 
 TPUS, GPUS = ("v4", "v5e", "v5p", "v6e"), ("h100", "h200")
-EXPECTED = "expected such as v5e:8x8, v6e:16x16, v4:4x4x4, v5p:4x4x8, h100:8, h200:16; 2*v5e:16x16 is two slices"
+EXPECTED = (
+    "expected such as v5e:8x8, v6e:16x16, v4:4x4x4, v5p:4x4x8, h100:8, h200:16; "
+    "2*v5e:16x16 is two slices"
+)
 DEVICES_PER_GPU_HOST = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """Chips of one kind, in `slices` groups connected by a data-centre network. shape: shape of one group."""
+    """Chips of one kind, in `slices` groups connected by a data-centre network. shape: shape of one
+    group."""
 
     spec: str
     chip: Chip
@@ -67,14 +71,22 @@ def parse_topology(spec: str) -> Topology:
     shape = tuple(int(size) for size in match[3].split("x"))
     dimensions = {"v4": 3, "v5p": 3, "h100": 1, "h200": 1}.get(match[2], 2)
     if len(shape) != dimensions or 0 in shape or match[1] == "0" or (match[1] and match[2] in GPUS):
-        raise ConfigError(f"--topology: {spec!r}: {match[2]} comes in {dimensions} dimension(s), at least 1 each; {EXPECTED}")
+        raise ConfigError(
+            f"--topology: {spec!r}: {match[2]} comes in {dimensions} dimension(s), "
+            f"at least 1 each; {EXPECTED}"
+        )
     return Topology(spec, CHIPS[match[2]], shape, int(match[1] or 1))
 
 
 def prepare_environment() -> None:
-    """Sets the environment in which libtpu looks neither for a TPU nor for another process that uses it."""
-    for name, value in {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-                        "TPU_ACCELERATOR_TYPE": "v5litepod-1"}.items():
+    """Sets the environment in which libtpu looks neither for a TPU nor for another process that
+    uses it."""
+    for name, value in {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-1",
+    }.items():
         os.environ.setdefault(name, value)
     jax.config.update("jax_platforms", "cpu")
 
@@ -92,7 +104,9 @@ def tpu_description(topology: Topology) -> topologies.TopologyDescription:
     if topology.slices > 1:
         options["num_slices"] = topology.slices
     shape = "x".join(map(str, topology.shape))
-    return topologies.get_topology_desc(platform="tpu", topology_name=f"{topology.chip.name}:{shape}", **options)
+    return topologies.get_topology_desc(
+        platform="tpu", topology_name=f"{topology.chip.name}:{shape}", **options
+    )
 
 
 def gpu_description(topology: Topology) -> topologies.TopologyDescription:
@@ -105,17 +119,28 @@ def gpu_description(topology: Topology) -> topologies.TopologyDescription:
     hosts, per_host = max(count // DEVICES_PER_GPU_HOST, 1), min(count, DEVICES_PER_GPU_HOST)
     if hosts * per_host != count:
         raise ConfigError(f"{count} GPUs do not fill hosts of {DEVICES_PER_GPU_HOST}")
-    target = GPU_TARGET.format(memory=topology.chip.memory_bytes, bandwidth=int(topology.chip.memory_bandwidth),
-                               name=topology.chip.device_kinds[0])
-    return topologies.get_topology_desc(platform="cuda", topology_name=topology.chip.name, topology=f"1x{hosts}x{per_host}",
-                                        target_config=target)
+    target = GPU_TARGET.format(
+        memory=topology.chip.memory_bytes,
+        bandwidth=int(topology.chip.memory_bandwidth),
+        name=topology.chip.device_kinds[0],
+    )
+    return topologies.get_topology_desc(
+        platform="cuda",
+        topology_name=topology.chip.name,
+        topology=f"1x{hosts}x{per_host}",
+        target_config=target,
+    )
 
 
 def advice(topology: Topology, error: Exception) -> str:
     """The error in one line, with the remedy where the plugin is missing."""
     words = str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
     package = "jax-cuda12-plugin and jax-cuda12-pjrt" if topology.chip.name in GPUS else "libtpu"
-    if re.search(r"not installed|topology not implemented|Unknown backend|no PJRT plugin|libtpu.so", words):
+    if re.search(
+        r"not installed|topology not implemented|Unknown backend|no PJRT "
+        r"plugin|libtpu.so",
+        words,
+    ):
         return f"needs {package}, pip install 'vlp-jax[compile]' ({words})"
     return words
 
@@ -123,12 +148,15 @@ def advice(topology: Topology, error: Exception) -> str:
 # XLA's description of an H100 or H200 (both have compute capability 9.0 and differ in memory).
 GPU_TARGET = """
 gpu_device_info {{
-  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152 shared_memory_per_core: 233472
-  threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128 block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
-  block_dim_limit_z: 65535 memory_bandwidth: {bandwidth} l2_cache_size: 52428800 clock_rate_ghz: 1.98
-  device_memory_size: {memory} shared_memory_per_block_optin: 232448 cuda_compute_capability {{ major: 9 }}
+  threads_per_block_limit: 1024 threads_per_warp: 32 shared_memory_per_block: 49152
+  shared_memory_per_core: 233472 threads_per_core_limit: 2048 core_count: 132 fpus_per_core: 128
+  block_dim_limit_x: 2147483647 block_dim_limit_y: 65535
+  block_dim_limit_z: 65535 memory_bandwidth: {bandwidth} l2_cache_size: 52428800
+  clock_rate_ghz: 1.98 device_memory_size: {memory} shared_memory_per_block_optin: 232448
+  cuda_compute_capability {{ major: 9 }}
   registers_per_core_limit: 65536 registers_per_block_limit: 65536
 }}
-runtime_version {{ major: 12 minor: 8 patch: 0 }} platform_name: "CUDA" dnn_version_info {{ major: 9 minor: 7 }}
+runtime_version {{ major: 12 minor: 8 patch: 0 }} platform_name: "CUDA"
+dnn_version_info {{ major: 9 minor: 7 }}
 device_description_str: "{name}"
 """

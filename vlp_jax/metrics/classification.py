@@ -1,4 +1,7 @@
-"""Classification metrics. Ties count against the model: a class with the same score as the true one ranks before it."""
+"""Classification metrics.
+
+Ties count against the model: a class with the same score as the true one ranks before it.
+"""
 
 import numpy as np
 
@@ -52,8 +55,11 @@ def f1_of_labels(answers: np.ndarray, truth: np.ndarray) -> tuple[float, float]:
     Returns: (micro F1, macro F1). Where nothing is true and nothing is predicted, F1 is 0, as in
       scikit-learn with zero_division=0, so a class without samples lowers the macro mean.
     """
-    right, said = (answers & truth).sum(axis=0), answers.sum(axis=0) + truth.sum(axis=0)  # said = 2 TP + FP + FN
-    return float(2 * right.sum() / max(said.sum(), 1)), float((2 * right / np.maximum(said, 1)).mean())
+    # said = 2 TP + FP + FN
+    right, said = (answers & truth).sum(axis=0), answers.sum(axis=0) + truth.sum(axis=0)
+    return float(2 * right.sum() / max(said.sum(), 1)), float(
+        (2 * right / np.maximum(said, 1)).mean()
+    )
 
 
 def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -68,12 +74,15 @@ def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
       truth: [N], bool, at least one True.
     """
     ordered, own = np.sort(scores), np.sort(scores[truth])
-    at_least, true_at_least = (len(row) - np.searchsorted(row, own, side="left") for row in (ordered, own))
+    at_least, true_at_least = (
+        len(row) - np.searchsorted(row, own, side="left") for row in (ordered, own)
+    )
     return float((true_at_least / at_least).mean())
 
 
 def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """The mean of `average_precision` over the classes that are true for some sample; it is undefined for others.
+    """The mean of `average_precision` over the classes that are true for some sample; it is
+    undefined for others.
 
     Args:
       scores: [N, C], float.
@@ -86,7 +95,15 @@ def mean_average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
     """
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
-    return float(np.mean([average_precision(scores[:, own], truth[:, own]) for own in np.flatnonzero(truth.any(axis=0))] or [0.0]))
+    return float(
+        np.mean(
+            [
+                average_precision(scores[:, own], truth[:, own])
+                for own in np.flatnonzero(truth.any(axis=0))
+            ]
+            or [0.0]
+        )
+    )
 
 
 def credits_won(scores: np.ndarray, credit: np.ndarray) -> np.ndarray:

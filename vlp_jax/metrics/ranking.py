@@ -20,8 +20,13 @@ def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     return (queries.astype(np.float64) @ candidates.astype(np.float64).T).astype(np.float32)
 
 
-def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Sequence[int]], rows: int = 1024,
-          alike: Sequence[int] | np.ndarray | None = None) -> np.ndarray:
+def ranks(
+    queries: np.ndarray,
+    candidates: np.ndarray,
+    positives: Sequence[Sequence[int]],
+    rows: int = 1024,
+    alike: Sequence[int] | np.ndarray | None = None,
+) -> np.ndarray:
     """The rank, from 1, of each query's best positive among the candidates.
 
     A candidate that is not a positive ranks before a positive with the same similarity. The other
@@ -46,20 +51,25 @@ def ranks(queries: np.ndarray, candidates: np.ndarray, positives: Sequence[Seque
     result = np.empty(len(queries), np.int64)
     copies = None if alike is None else np.asarray(alike)
     for start in range(0, len(queries), rows):
-        for row, scores in enumerate(similarities(queries[start:start + rows], candidates), start=start):
+        for row, scores in enumerate(
+            similarities(queries[start : start + rows], candidates), start=start
+        ):
             own = np.unique(np.asarray(positives[row], np.int64))
             if not own.size:
                 raise ValueError(f"query {row} has no positive")
             best = scores[own].max()
             result[row] = 1 + (scores >= best).sum() - (scores[own] >= best).sum()
             if copies is not None:
-                result[row] -= max(later_alike(place, own, copies) for place in own[scores[own] == best])
+                result[row] -= max(
+                    later_alike(place, own, copies) for place in own[scores[own] == best]
+                )
     return result
 
 
 def later_alike(place: int, own: np.ndarray, alike: np.ndarray) -> int:
-    """The number of candidates after a positive that are copies of it and not positives themselves."""
-    same = np.flatnonzero(alike[place + 1:] == alike[place]) + place + 1
+    """The number of candidates after a positive that are copies of it and not positives
+    themselves."""
+    same = np.flatnonzero(alike[place + 1 :] == alike[place]) + place + 1
     return len(same) - np.isin(same, own).sum()
 
 

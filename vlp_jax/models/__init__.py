@@ -23,14 +23,36 @@ if TYPE_CHECKING:
     from vlp_jax.models.vision.vit import ViT as ViT
     from vlp_jax.models.vision_language import VisionLanguageModel as VisionLanguageModel
 
-__all__ = ["BagOfWords", "ClipResNet", "Encoding", "Inception", "LayerOptions", "Precision", "RecurrentDecoder", "RecurrentText",
-           "ResNet", "TextDecoder", "TextTransformer", "Vgg", "ViT", "VisionLanguageModel"]
-_PLACES = {"BagOfWords": "vlp_jax.models.text.recurrent:BagOfWords", "ClipResNet": "vlp_jax.models.vision.resnet:ClipResNet",
-           "Encoding": "vlp_jax.models.layers.transformer:Encoding", "Inception": "vlp_jax.models.vision.inception:Inception",
-           "LayerOptions": "vlp_jax.models.options:LayerOptions", "Precision": "vlp_jax.models.options:Precision",
-           "RecurrentDecoder": "vlp_jax.models.decoder.recurrent:RecurrentDecoder",
-           "RecurrentText": "vlp_jax.models.text.recurrent:RecurrentText", "ResNet": "vlp_jax.models.vision.resnet:ResNet",
-           "TextDecoder": "vlp_jax.models.decoder.transformer:TextDecoder",
-           "TextTransformer": "vlp_jax.models.text.transformer:TextTransformer", "Vgg": "vlp_jax.models.vision.vgg:Vgg",
-           "ViT": "vlp_jax.models.vision.vit:ViT", "VisionLanguageModel": "vlp_jax.models.vision_language:VisionLanguageModel"}
+__all__ = [
+    "BagOfWords",
+    "ClipResNet",
+    "Encoding",
+    "Inception",
+    "LayerOptions",
+    "Precision",
+    "RecurrentDecoder",
+    "RecurrentText",
+    "ResNet",
+    "TextDecoder",
+    "TextTransformer",
+    "Vgg",
+    "ViT",
+    "VisionLanguageModel",
+]
+_PLACES = {
+    "BagOfWords": "vlp_jax.models.text.recurrent:BagOfWords",
+    "ClipResNet": "vlp_jax.models.vision.resnet:ClipResNet",
+    "Encoding": "vlp_jax.models.layers.transformer:Encoding",
+    "Inception": "vlp_jax.models.vision.inception:Inception",
+    "LayerOptions": "vlp_jax.models.options:LayerOptions",
+    "Precision": "vlp_jax.models.options:Precision",
+    "RecurrentDecoder": "vlp_jax.models.decoder.recurrent:RecurrentDecoder",
+    "RecurrentText": "vlp_jax.models.text.recurrent:RecurrentText",
+    "ResNet": "vlp_jax.models.vision.resnet:ResNet",
+    "TextDecoder": "vlp_jax.models.decoder.transformer:TextDecoder",
+    "TextTransformer": "vlp_jax.models.text.transformer:TextTransformer",
+    "Vgg": "vlp_jax.models.vision.vgg:Vgg",
+    "ViT": "vlp_jax.models.vision.vit:ViT",
+    "VisionLanguageModel": "vlp_jax.models.vision_language:VisionLanguageModel",
+}
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
-    """An image and a text encoder with a shared embedding space, an optional fusion and an optional decoder.
+    """An image and a text encoder with a shared embedding space, an optional fusion and an optional
+    decoder.
 
     A fusion is for objectives on image and text together, a decoder for those that predict tokens.
     """
@@ -48,7 +49,12 @@ class ModelConfig(Section):
           batch: examples per step.
         Raises: ConfigError for a tower that is not possible, and as `embedding_dim`.
         """
-        return ModelShapes(image=self.image.shapes, text=self.text.shapes, embedding_dim=embedding_dim(self), batch=batch)
+        return ModelShapes(
+            image=self.image.shapes,
+            text=self.text.shapes,
+            embedding_dim=embedding_dim(self),
+            batch=batch,
+        )
 
 
 def embedding_dim(config: ModelConfig) -> int:
@@ -59,6 +65,8 @@ def embedding_dim(config: ModelConfig) -> int:
     dim = config.embedding_dim or config.text.pooled_width
     for tower in (config.image, config.text):
         if tower.projection == "none" and tower.pooled_width != dim:
-            raise ConfigError(f"{tower.section}.projection: 'none' needs width {dim} (model.embedding_dim), "
-                              f"the tower has {tower.pooled_width}")
+            raise ConfigError(
+                f"{tower.section}.projection: 'none' needs width {dim} "
+                f"(model.embedding_dim), the tower has {tower.pooled_width}"
+            )
     return dim

@@ -19,13 +19,17 @@ Value = TypeVar("Value")
 
 
 def present(value: Value | None) -> Value:
-    """A value whose type allows for None, where it is never None: an encoding's tokens, the fusion of an objective."""
+    """A value whose type allows for None, where it is never None: an encoding's tokens, the fusion
+    of an objective."""
     assert value is not None
     return value
 
 
 def with_logical_axes(initializer: Initializer, axes: tuple[str | None, ...]) -> Initializer:
-    """An initializer of a parameter that has logical axes. Flax boxes its result with them, and `param` returns the array."""
+    """An initializer of a parameter that has logical axes.
+
+    Flax boxes its result with them, and `param` returns the array.
+    """
     return cast(Initializer, nn.with_logical_partitioning(initializer, axes))
 
 
@@ -38,18 +42,36 @@ class PrecisionConfig(Section):
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """Parameters are float32; matrix products and activations use `compute`. Created once and passed down."""
+    """Parameters are float32; matrix products and activations use `compute`.
+
+    Created once and passed down.
+    """
 
     compute: jnp.dtype = jnp.float32
 
-    def dense(self, features: int | Sequence[int], axes: tuple[str, ...], *, kernel_init: Initializer,
-              use_bias: bool = True, axis: int | Sequence[int] = -1, name: str | None = None) -> nn.DenseGeneral:
-        """A linear layer whose kernel carries the logical `axes`: inputs first, then outputs (see `linear_maps.linear_map`)."""
+    def dense(
+        self,
+        features: int | Sequence[int],
+        axes: tuple[str, ...],
+        *,
+        kernel_init: Initializer,
+        use_bias: bool = True,
+        axis: int | Sequence[int] = -1,
+        name: str | None = None,
+    ) -> nn.DenseGeneral:
+        """A linear layer whose kernel carries the logical `axes`: inputs first, then outputs (see
+        `linear_maps.linear_map`)."""
         outputs = len(features) if isinstance(features, Sequence) else 1
         return nn.DenseGeneral(
-            features, axis=axis, use_bias=use_bias, dtype=self.compute, param_dtype=jnp.float32, name=name,
+            features,
+            axis=axis,
+            use_bias=use_bias,
+            dtype=self.compute,
+            param_dtype=jnp.float32,
+            name=name,
             kernel_init=with_logical_axes(kernel_init, axes),
-            bias_init=with_logical_axes(nn.initializers.zeros, axes[-outputs:]))
+            bias_init=with_logical_axes(nn.initializers.zeros, axes[-outputs:]),
+        )
 
     def working_copy(self, params: Any, axes: Mapping[str, Axes]) -> Any:
         """`params` with every kernel cast to `compute`, as each layer would cast it.
@@ -61,26 +83,38 @@ class Precision:
           params: the parameters.
           axes: {path: logical axes}; parameters that are absent stay as they are.
         """
+
         def cast(path, leaf):
             names = axes.get(path_of(path))
             return leaf if names is None or linear_map(names) is None else leaf.astype(self.compute)
 
         return jax.tree_util.tree_map_with_path(cast, params)
 
-    def layer_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.LayerNorm:
+    def layer_norm(
+        self, epsilon: float, name: str | None = None, axis: str = "embed"
+    ) -> nn.LayerNorm:
         """LayerNorm with statistics in float32 and the result in `compute`."""
         return nn.LayerNorm(
-            epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
+            epsilon=epsilon,
+            dtype=self.compute,
+            param_dtype=jnp.float32,
+            name=name,
             scale_init=with_logical_axes(nn.initializers.ones, (axis,)),
-            bias_init=with_logical_axes(nn.initializers.zeros, (axis,)))
+            bias_init=with_logical_axes(nn.initializers.zeros, (axis,)),
+        )
 
     def rms_norm(self, epsilon: float, name: str | None = None, axis: str = "embed") -> nn.RMSNorm:
         """RMSNorm (Zhang & Sennrich 2019), which subtracts no mean and adds no bias.
 
         Statistics are in float32, the result is in `compute`.
         """
-        return nn.RMSNorm(epsilon=epsilon, dtype=self.compute, param_dtype=jnp.float32, name=name,
-                          scale_init=with_logical_axes(nn.initializers.ones, (axis,)))
+        return nn.RMSNorm(
+            epsilon=epsilon,
+            dtype=self.compute,
+            param_dtype=jnp.float32,
+            name=name,
+            scale_init=with_logical_axes(nn.initializers.ones, (axis,)),
+        )
 
 
 def quick_gelu(x: jax.Array) -> jax.Array:
@@ -118,15 +152,19 @@ class LayerOptions:
     depth: int = 1  # of the stack; scales the initial values of "clip" and "gpt2"
     attention: str = "auto"  # "plain": never a platform's kernel
     precision: Precision = Precision()
-    own: tuple[str, ...] = ()  # branches whose parameters a decoder does not share with its tower: "attention", "cross", "mlp"
+    # branches whose parameters a decoder does not share with its tower: "attention", "cross", "mlp"
+    own: tuple[str, ...] = ()
 
     def name_of(self, branch: str) -> str:
-        """The name of a branch's parameters; stacks that call the same layers share those of equal names."""
+        """The name of a branch's parameters; stacks that call the same layers share those of equal
+        names."""
         return f"decoder_{branch}" if branch in self.own else branch
 
     def linear(self, x: jax.Array, name: str) -> jax.Array:
         """A linear map [B, N, D'] -> [B, N, D]. To be called inside a module."""
-        return self.precision.dense(self.width, ("embed", "mlp"), kernel_init=self.initializers()["residual"], name=name)(x)
+        return self.precision.dense(
+            self.width, ("embed", "mlp"), kernel_init=self.initializers()["residual"], name=name
+        )(x)
 
     def to_width(self, x: jax.Array, name: str) -> jax.Array:
         """[B, N, D'] -> [B, N, D]: x itself where it has this width, else a linear map of it."""
@@ -166,7 +204,10 @@ class LayerOptions:
         Returns: the initializers of "attention" (query, key, value), "residual", "mlp", and for
           `torch` also "patch".
         """
-        same = {"xavier": nn.initializers.xavier_uniform(), "normal": nn.initializers.normal(0.02)}.get(self.initialization)
+        same = {
+            "xavier": nn.initializers.xavier_uniform(),
+            "normal": nn.initializers.normal(0.02),
+        }.get(self.initialization)
         if same is not None:
             return dict(attention=same, residual=same, mlp=same)
         if self.initialization == "torch":
@@ -174,8 +215,14 @@ class LayerOptions:
             attention = nn.initializers.variance_scaling(1 / 2, "fan_in", "uniform")
             return dict(attention=attention, residual=linear, mlp=linear, patch=linear)
         if self.initialization == "gpt2":
-            ordinary, residual = (nn.initializers.normal(0.02 * scale) for scale in (1.0, (2 * max(self.depth, 1))**-0.5))
+            ordinary, residual = (
+                nn.initializers.normal(0.02 * scale)
+                for scale in (1.0, (2 * max(self.depth, 1)) ** -0.5)
+            )
             return dict(attention=ordinary, residual=residual, mlp=ordinary)
         std = self.width**-0.5
-        return dict(attention=nn.initializers.normal(std), residual=nn.initializers.normal(std * (2 * max(self.depth, 1))**-0.5),
-                    mlp=nn.initializers.normal((2 * self.width)**-0.5))
+        return dict(
+            attention=nn.initializers.normal(std),
+            residual=nn.initializers.normal(std * (2 * max(self.depth, 1)) ** -0.5),
+            mlp=nn.initializers.normal((2 * self.width) ** -0.5),
+        )

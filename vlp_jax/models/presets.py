@@ -58,8 +58,10 @@ def size_of(tower: "StackConfig", section: str) -> Size:
     preset, stated = preset_of(tower, section), stated_sizes(tower)
     size = dataclasses.replace(preset, **scaled(preset, stated, section), **stated)
     if size.width % size.heads:
-        raise ConfigError(f"{section}: width {size.width} does not divide into {size.heads} heads; nearest widths are "
-                          f"{nearest_words(size.width, size.heads)}")
+        raise ConfigError(
+            f"{section}: width {size.width} does not divide into {size.heads} heads; "
+            f"nearest widths are {nearest_words(size.width, size.heads)}"
+        )
     return size
 
 
@@ -70,13 +72,19 @@ def preset_of(tower: "StackConfig", section: str) -> Size:
     """
     name = tower.preset.partition("/")[0]
     if name not in SIZES:
-        raise ConfigError(f"{section}.preset: unknown size {name!r}, expected one of {', '.join(SIZES)}")
+        raise ConfigError(
+            f"{section}.preset: unknown size {name!r}, expected one of {', '.join(SIZES)}"
+        )
     return SIZES[name]
 
 
 def stated_sizes(tower: "StackConfig") -> dict[str, int]:
     """The sizes set in a tower's config."""
-    return {key: value for key in ("width", "depth", "heads", "mlp_dim") if (value := getattr(tower, key)) is not None}
+    return {
+        key: value
+        for key in ("width", "depth", "heads", "mlp_dim")
+        if (value := getattr(tower, key)) is not None
+    }
 
 
 def scaled(preset: Size, stated: dict[str, int], section: str) -> dict[str, int]:
@@ -84,15 +92,26 @@ def scaled(preset: Size, stated: dict[str, int], section: str) -> dict[str, int]
 
     Raises: ConfigError where the width does not allow it.
     """
-    width, free = stated.get("width", preset.width), [key for key in ("heads", "mlp_dim") if key not in stated]
-    units = {"heads": preset.width // preset.heads, "mlp_dim": preset.width // math.gcd(preset.width, preset.mlp_dim)}
+    width, free = (
+        stated.get("width", preset.width),
+        [key for key in ("heads", "mlp_dim") if key not in stated],
+    )
+    units = {
+        "heads": preset.width // preset.heads,
+        "mlp_dim": preset.width // math.gcd(preset.width, preset.mlp_dim),
+    }
     unit = math.lcm(*(units[key] for key in free))
     if width % unit:
-        why = {"heads": f"heads of width {units['heads']}",
-               "mlp_dim": f"an mlp_dim of {preset.mlp_dim}/{preset.width} times the width"}
+        why = {
+            "heads": f"heads of width {units['heads']}",
+            "mlp_dim": f"an mlp_dim of {preset.mlp_dim}/{preset.width} times the width",
+        }
         unmet = " and ".join(why[key] for key in free if width % units[key])
-        raise ConfigError(f"{section}.width: {width} does not go with {unmet}, as the preset {preset_name(preset)!r} has; nearest "
-                          f"are {nearest_words(width, unit)}, or set {' and '.join(f'{section}.{key}' for key in free)}")
+        raise ConfigError(
+            f"{section}.width: {width} does not go with {unmet}, as the preset "
+            f"{preset_name(preset)!r} has; nearest are {nearest_words(width, unit)}, "
+            f"or set {' and '.join(f'{section}.{key}' for key in free)}"
+        )
     return {key: width * getattr(preset, key) // preset.width for key in free}
 
 
@@ -102,7 +121,8 @@ def preset_name(preset: Size) -> str:
 
 
 def derived_sizes(model: "ModelConfig") -> list[str]:
-    """A line for each tower whose width differs from its preset's and determines its heads or mlp_dim.
+    """A line for each tower whose width differs from its preset's and determines its heads or
+    mlp_dim.
 
     Args:
       model: the config section.
@@ -116,6 +136,9 @@ def derived_sizes(model: "ModelConfig") -> list[str]:
         preset, stated = preset_of(tower, section), stated_sizes(tower)
         free = scaled(preset, stated, section)
         if free and tower.width != preset.width:
-            lines.append(f"{section}: width={tower.width} has {', '.join(f'{key}={value}' for key, value in free.items())}, in "
-                         f"proportion as the preset {preset_name(preset)!r}; set them for others")
+            lines.append(
+                f"{section}: width={tower.width} has "
+                f"{', '.join(f'{key}={value}' for key, value in free.items())}, in "
+                f"proportion as the preset {preset_name(preset)!r}; set them for others"
+            )
     return lines

@@ -1,4 +1,5 @@
-"""Discrete codes of an image's patches by a random, fixed codebook (Chiu et al. 2022, "BEST-RQ", section 3.1)."""
+"""Discrete codes of an image's patches by a random, fixed codebook (Chiu et al. 2022, "BEST-RQ",
+section 3.1)."""
 
 import flax.struct
 import jax
@@ -20,11 +21,14 @@ class Codebook:
 
 
 def random_codebook(seed: int, pixels: int, codes: int, width: int) -> Codebook:
-    """The codebook of a seed: a Xavier uniform projection, and the directions of standard normal vectors."""
+    """The codebook of a seed: a Xavier uniform projection, and the directions of standard normal
+    vectors."""
     projection, vectors = jax.random.split(jax.random.key(seed))
     vectors = jax.random.normal(vectors, (codes, width))
-    return Codebook(jax.nn.initializers.xavier_uniform()(projection, (pixels, width)),
-                    vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True))
+    return Codebook(
+        jax.nn.initializers.xavier_uniform()(projection, (pixels, width)),
+        vectors / jnp.linalg.norm(vectors, axis=1, keepdims=True),
+    )
 
 
 def patch_codes(image: jax.Array, patch: int, codebook: Codebook) -> jax.Array:
@@ -43,4 +47,8 @@ def patch_codes(image: jax.Array, patch: int, codebook: Codebook) -> jax.Array:
     x = rearrange(image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
     exact = jax.lax.Precision.HIGHEST
     projected = jnp.einsum("bnp,pw->bnw", x, codebook.projection, precision=exact)
-    return jnp.einsum("bnw,vw->bnv", projected, codebook.vectors, precision=exact).argmax(axis=-1).astype(jnp.int32)
+    return (
+        jnp.einsum("bnw,vw->bnv", projected, codebook.vectors, precision=exact)
+        .argmax(axis=-1)
+        .astype(jnp.int32)
+    )

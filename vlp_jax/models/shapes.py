@@ -101,8 +101,10 @@ class TextShapes:
         Raises: ConfigError where the tower has no such layers.
         """
         if self.layers is None:
-            raise ConfigError(f"model.text.kind: {self.kind!r} has no transformer's layers, which {what} needs; use 'transformer', "
-                              "or leave it out")
+            raise ConfigError(
+                f"model.text.kind: {self.kind!r} has no transformer's layers, which "
+                f"{what} needs; use 'transformer', or leave it out"
+            )
         return dataclasses.replace(self.layers, precision=precision)
 
 

@@ -26,7 +26,8 @@ class StackConfig(Part):
 
     if TYPE_CHECKING:
         preset: str
-    policies: ClassVar[tuple[str, ...]] = ("none", "save_matmuls", "save_names", "full")  # of rematerialisation
+    # of rematerialisation
+    policies: ClassVar[tuple[str, ...]] = ("none", "save_matmuls", "save_names", "full")
 
     width: int | None = between(None, 1)
     depth: int | None = between(None, 0)  # 0: embeddings only
@@ -35,18 +36,30 @@ class StackConfig(Part):
     norm: Literal["pre", "post"] = "pre"
     norm_kind: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = between(1e-6, 0.0, 1.0)
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] = "gelu"  # swiglu: a gated MLP with three matrices
+    # swiglu: a gated MLP with three matrices
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] = "gelu"
     qk_norm: bool = False
     layer_scale: float | None = between(None, 0.0)  # initial value; None: no layer scale
-    dropout: float = between(0.0, 0.0, 1.0)  # of the embeddings and of the output of each residual branch
-    attention_dropout: float = between(0.0, 0.0, 1.0)  # of attention weights; trains without the platform's kernel
+    # of the embeddings and of the output of each residual branch
+    dropout: float = between(0.0, 0.0, 1.0)
+    # of attention weights; trains without the platform's kernel
+    attention_dropout: float = between(0.0, 0.0, 1.0)
     mlp_dropout: float = between(0.0, 0.0, 1.0)  # after the activation of each MLP
-    stochastic_depth: float = between(0.0, 0.0, 1.0)  # rate of the last layer, growing linearly from 0
+    # rate of the last layer, growing linearly from 0
+    stochastic_depth: float = between(0.0, 0.0, 1.0)
     scan: bool = False  # a loop of one compiled layer over stacked parameters
-    rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"  # save_names: keep `saved`
-    saved: tuple[Literal["query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"], ...] = ()
-    attention: Literal["auto", "plain"] = "auto"  # auto: the platform's kernel where there is one; plain: never
-    # Of kernels. normal: BERT's, with a standard deviation of 0.02; torch: the defaults of PyTorch's layers
+    # save_names: keep `saved`
+    rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"
+    saved: tuple[
+        Literal[
+            "query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"
+        ],
+        ...,
+    ] = ()
+    # auto: the platform's kernel where there is one; plain: never
+    attention: Literal["auto", "plain"] = "auto"
+    # Of kernels. normal: BERT's, with a standard deviation of 0.02; torch: the defaults of
+    # PyTorch's layers
     initialization: Literal["clip", "xavier", "normal", "gpt2", "torch"] = "xavier"
 
     @property
@@ -58,21 +71,46 @@ class StackConfig(Part):
         """
         return size_of(self, self.section)
 
-    def layer_options(self, precision: Precision, *, causal: bool = False, cross_attention: bool = False) -> LayerOptions:
+    def layer_options(
+        self, precision: Precision, *, causal: bool = False, cross_attention: bool = False
+    ) -> LayerOptions:
         """The options of the layers.
 
         Raises: ConfigError as `size`.
         """
         size = self.size
         return LayerOptions(
-            width=size.width, heads=size.heads, mlp_dim=size.mlp_dim, depth=size.depth, norm=self.norm, norm_kind=self.norm_kind,
-            norm_epsilon=self.norm_epsilon, activation=self.activation, qk_norm=self.qk_norm, layer_scale=self.layer_scale,
-            dropout=self.dropout, attention_dropout=self.attention_dropout, mlp_dropout=self.mlp_dropout, causal=causal,
-            initialization=self.initialization, attention=self.attention, cross_attention=cross_attention, precision=precision)
+            width=size.width,
+            heads=size.heads,
+            mlp_dim=size.mlp_dim,
+            depth=size.depth,
+            norm=self.norm,
+            norm_kind=self.norm_kind,
+            norm_epsilon=self.norm_epsilon,
+            activation=self.activation,
+            qk_norm=self.qk_norm,
+            layer_scale=self.layer_scale,
+            dropout=self.dropout,
+            attention_dropout=self.attention_dropout,
+            mlp_dropout=self.mlp_dropout,
+            causal=causal,
+            initialization=self.initialization,
+            attention=self.attention,
+            cross_attention=cross_attention,
+            precision=precision,
+        )
 
     def transformer(self, options: LayerOptions, train: bool) -> Transformer:
         """The layers, as the submodule `transformer` of the calling module."""
-        return Transformer(options, self.stochastic_depth, self.scan, self.rematerialisation, self.saved, train, name="transformer")
+        return Transformer(
+            options,
+            self.stochastic_depth,
+            self.scan,
+            self.rematerialisation,
+            self.saved,
+            train,
+            name="transformer",
+        )
 
     def stack_flops(self, tokens: int, one_wanted: bool) -> int:
         """All layers on one example, forward.
@@ -84,22 +122,37 @@ class StackConfig(Part):
         """
         size = self.size
         layer = layer_flops(size, tokens, activation=self.activation)
-        last = pooling_flops(size, tokens, activation=self.activation) if one_wanted and not self.scan else layer
+        last = (
+            pooling_flops(size, tokens, activation=self.activation)
+            if one_wanted and not self.scan
+            else layer
+        )
         return (size.depth - 1) * layer + last if size.depth else 0
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`saved` without the policy that reads it, and that policy without names to save."""
         found = dict(super().ignored(experiment))
         if self.rematerialisation != "save_names":
-            found["saved"] = f"with rematerialisation={self.rematerialisation!r}: it is for 'save_names'"
+            found["saved"] = (
+                f"with rematerialisation={self.rematerialisation!r}: it is for 'save_names'"
+            )
         elif not self.saved:
-            found["rematerialisation"] = "as 'save_names' without names in `saved` (such as query, key, value): that is 'full'"
+            found["rematerialisation"] = (
+                "as 'save_names' without names in `saved` (such as "
+                "query, key, value): that is 'full'"
+            )
         return found
 
     def smoke(self, sizes: Sizes) -> Self:
         """The preset Ti, with all its sizes reduced."""
-        return dataclasses.replace(super().smoke(sizes), preset="Ti", width=sizes.width, depth=sizes.depth, heads=sizes.heads,
-                                   mlp_dim=sizes.mlp_dim)
+        return dataclasses.replace(
+            super().smoke(sizes),
+            preset="Ti",
+            width=sizes.width,
+            depth=sizes.depth,
+            heads=sizes.heads,
+            mlp_dim=sizes.mlp_dim,
+        )
 
     def small(self, sizes: Sizes) -> Self:
         """As `smoke`, without a scan and without rematerialisation."""

@@ -1,4 +1,5 @@
-"""An image and a text encoder with a shared embedding space, built from the `model` section of a config."""
+"""An image and a text encoder with a shared embedding space, built from the `model` section of a
+config."""
 
 import dataclasses
 
@@ -18,7 +19,8 @@ from vlp_jax.sharding.layout import constrain
 
 
 class VisionLanguageModel(nn.Module):
-    """Two towers, the projections into the shared space, and the fusion and decoder of the config, if any.
+    """Two towers, the projections into the shared space, and the fusion and decoder of the config,
+    if any.
 
     Each method can be called alone through `module.apply(variables, ..., method="encode_image")`.
     """
@@ -37,8 +39,15 @@ class VisionLanguageModel(nn.Module):
         if config.decoder is not None:
             self.decoder = config.decoder.build(shapes, precision)
 
-    def encode_image(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
-                     masked: jax.Array | None = None, boxes: jax.Array | None = None) -> Encoding:
+    def encode_image(
+        self,
+        image: jax.Array,
+        train: bool = False,
+        tokens: bool = True,
+        kept: jax.Array | None = None,
+        masked: jax.Array | None = None,
+        boxes: jax.Array | None = None,
+    ) -> Encoding:
         """The image tower's Encoding.
 
         Args:
@@ -50,11 +59,19 @@ class VisionLanguageModel(nn.Module):
             support it.
           boxes: float32 [B, R, 4], passed on in the Encoding for the fusion.
         """
-        chosen = {name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None}
+        chosen = {
+            name: value for name, value in (("kept", kept), ("masked", masked)) if value is not None
+        }
         return dataclasses.replace(self.image(image, train, tokens, **chosen), boxes=boxes)
 
-    def encode_text(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
-                    edges: jax.Array | None = None) -> Encoding:
+    def encode_text(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        tokens: bool = True,
+        edges: jax.Array | None = None,
+    ) -> Encoding:
         """The text tower's Encoding.
 
         Args:
@@ -73,7 +90,10 @@ class VisionLanguageModel(nn.Module):
         Raises: ConfigError where the config has no fusion.
         """
         if self.config.fusion is None:
-            raise ConfigError("model.fusion: an objective on image and text together needs one, such as kind='cross_attention'")
+            raise ConfigError(
+                "model.fusion: an objective on image and text together needs one, "
+                "such as kind='cross_attention'"
+            )
         return self.config.fusion.fuse(self, image, text, train)
 
     def word_table(self) -> jax.Array:
@@ -82,14 +102,26 @@ class VisionLanguageModel(nn.Module):
 
     def embed_image(self, encoding: Encoding) -> jax.Array:
         """An image Encoding -> unit vectors [B, E], float32."""
-        return constrain(unit(project(self.image_projection, present(encoding.pooled))), ("batch", None))
+        return constrain(
+            unit(project(self.image_projection, present(encoding.pooled))), ("batch", None)
+        )
 
     def embed_text(self, encoding: Encoding) -> jax.Array:
         """A text Encoding -> unit vectors [B, E], float32."""
-        return constrain(unit(project(self.text_projection, present(encoding.pooled))), ("batch", None))
+        return constrain(
+            unit(project(self.text_projection, present(encoding.pooled))), ("batch", None)
+        )
 
-    def decode(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None, train: bool = False,
-               encoding: Encoding | None = None, prefix: jax.Array | None = None, packed: PackedRows | None = None) -> jax.Array:
+    def decode(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        memory: Encoding | None = None,
+        train: bool = False,
+        encoding: Encoding | None = None,
+        prefix: jax.Array | None = None,
+        packed: PackedRows | None = None,
+    ) -> jax.Array:
         """The decoder's logits of each next token (see `TextDecoder`).
 
         Args:
@@ -103,13 +135,24 @@ class VisionLanguageModel(nn.Module):
           packed: segments of rows that hold several texts.
         Returns: float32 [B, L, V].
         """
-        return present(self.config.decoder).decode(self, text, mask, memory, train, encoding, prefix, packed)
+        return present(self.config.decoder).decode(
+            self, text, mask, memory, train, encoding, prefix, packed
+        )
 
-    def answer(self, fused: FusedEncoding, text: jax.Array, mask: jax.Array | None = None, train: bool = False) -> jax.Array:
-        """`decode` of answers int32 [B, L] to fused pairs: the decoder attends to the fused tokens of the text."""
+    def answer(
+        self,
+        fused: FusedEncoding,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> jax.Array:
+        """`decode` of answers int32 [B, L] to fused pairs: the decoder attends to the fused tokens
+        of the text."""
         return self.decode(text, mask, as_memory(fused), train)
 
-    def decode_next(self, text: jax.Array, position: jax.Array, memory: Encoding | None = None) -> jax.Array:
+    def decode_next(
+        self, text: jax.Array, position: jax.Array, memory: Encoding | None = None
+    ) -> jax.Array:
         """`decode` of tokens that follow those of earlier calls.
 
         Earlier calls are kept in the collection "cache" (to be mutable).
@@ -121,11 +164,24 @@ class VisionLanguageModel(nn.Module):
         """
         return present(self.config.decoder).decode_next(self, text, position, memory)
 
-    def __call__(self, image: jax.Array | None, text: jax.Array | None, mask: jax.Array | None = None,
-                 train: bool = False) -> tuple[jax.Array | None, jax.Array | None]:
+    def __call__(
+        self,
+        image: jax.Array | None,
+        text: jax.Array | None,
+        mask: jax.Array | None = None,
+        train: bool = False,
+    ) -> tuple[jax.Array | None, jax.Array | None]:
         """Unit vectors [B, E] of images and of texts; None for an input that is None."""
-        images = None if image is None else self.embed_image(self.encode_image(image, train, tokens=False))
-        texts = None if text is None else self.embed_text(self.encode_text(text, mask, train, tokens=False))
+        images = (
+            None
+            if image is None
+            else self.embed_image(self.encode_image(image, train, tokens=False))
+        )
+        texts = (
+            None
+            if text is None
+            else self.embed_text(self.encode_text(text, mask, train, tokens=False))
+        )
         return images, texts
 
 
@@ -134,12 +190,19 @@ def as_memory(fused: FusedEncoding) -> Encoding:
     return Encoding(fused.tokens, fused.mask, fused.pooled)
 
 
-def build_projection(tower: ImageTowerConfig | TextTowerConfig, dim: int, precision: Precision) -> nn.Module | None:
-    """The linear map from a tower's pooled [B, D] to the shared [B, dim]; None for a tower without one."""
+def build_projection(
+    tower: ImageTowerConfig | TextTowerConfig, dim: int, precision: Precision
+) -> nn.Module | None:
+    """The linear map from a tower's pooled [B, D] to the shared [B, dim]; None for a tower without
+    one."""
     if tower.projection == "none":
         return None
-    return precision.dense(dim, ("embed", "embedding"), use_bias=tower.projection == "linear_with_bias",
-                           kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"))
+    return precision.dense(
+        dim,
+        ("embed", "embedding"),
+        use_bias=tower.projection == "linear_with_bias",
+        kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+    )
 
 
 def project(projection: nn.Module | None, pooled: jax.Array) -> jax.Array:

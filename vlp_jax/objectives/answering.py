@@ -1,4 +1,5 @@
-"""Generated answers to a fused image and text: generative question answering, and dialogue replies."""
+"""Generated answers to a fused image and text: generative question answering, and dialogue
+replies."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -23,15 +24,18 @@ from vlp_jax.objectives.supervised import unknown_target
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
-NOT_LISTED = -1e6  # added to the score of an answer whose first token is too unlikely to be ranked in full
+# added to the score of an answer whose first token is too unlikely to be ranked in full
+NOT_LISTED = -1e6
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AnsweringConfig(WordPredictionConfig):
-    """A target text, token by token, by `model.decoder` from the fused image and text of `model.fusion`."""
+    """A target text, token by token, by `model.decoder` from the fused image and text of
+    `model.fusion`."""
 
     target: str = ""  # its name in `data.targets`; required
-    shortlist: int = between(32, 1)  # evaluation: number of answers, by their first tokens, that are ranked in full
+    # evaluation: number of answers, by their first tokens, that are ranked in full
+    shortlist: int = between(32, 1)
     length: int | None = between(None, 2)  # of the target; None: filled in when a config is loaded
 
     needs = ("fused",)
@@ -44,17 +48,23 @@ class AnsweringConfig(WordPredictionConfig):
         return (TARGET + self.target,)
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Also messages about a target that is no text, missing start or end tokens, and parts that cannot answer."""
+        """Also messages about a target that is no text, missing start or end tokens, and parts that
+        cannot answer."""
         yield from super().validate(where, experiment)
         yield from unknown_target(where, self.target, experiment.data.targets)
         yield from self.target_problems(where, experiment)
         text = experiment.data.text
-        for key, token, does in (("start_token", text.start_token, "begins"), ("end_token", text.end_token, "ends")):
+        for key, token, does in (
+            ("start_token", text.start_token, "begins"),
+            ("end_token", text.end_token, "ends"),
+        ):
             if token is None:  # without an end, an answer is ranked above all its continuations
                 yield f"data.text.{key}: is None, and {where} {does} an answer with it; set one"
         parts = list(self.part_problems(where, experiment.model))
         yield from parts
-        if not parts and any("decoding" in objective.needs for objective in experiment.objectives.values()):
+        if not parts and any(
+            "decoding" in objective.needs for objective in experiment.objectives.values()
+        ):
             yield from differing_widths(experiment.model)
 
     def target_problems(self, where: str, experiment: "Experiment") -> Iterator[str]:
@@ -64,7 +74,10 @@ class AnsweringConfig(WordPredictionConfig):
         if target is None:
             return
         if target.kind != "text":
-            yield f"{where}.target: needs a target of kind 'text', {name} is one of kind {target.kind!r}"
+            yield (
+                f"{where}.target: needs a target of kind 'text', {name} is one of kind "
+                f"{target.kind!r}"
+            )
             return
         length = cast(TextTargetConfig, target).length
         if length > longest:
@@ -73,17 +86,25 @@ class AnsweringConfig(WordPredictionConfig):
             yield f"{where}.length: is {self.length}, {name} has {length}; leave it out"
 
     def part_problems(self, where: str, model: ModelConfig) -> Iterator[str]:
-        """Why the model's fusion or decoder cannot generate an answer; one that is absent is found elsewhere."""
+        """Why the model's fusion or decoder cannot generate an answer; one that is absent is found
+        elsewhere."""
         if model.fusion is not None and not model.fusion.returns_tokens:
-            yield (f"model.fusion: {where} reads the text's tokens after fusion; set one that has some, such as "
-                   "kind='cross_attention'")
+            yield (
+                f"model.fusion: {where} reads the text's tokens after fusion; set one that has "
+                "some, such as kind='cross_attention'"
+            )
         if model.decoder is not None and not model.decoder.answers:
-            yield (f"model.decoder: {where} writes by a decoder of its own that looks at tokens; set kind='transformer' with "
-                   "image='cross_attention', or kind='lstm' or 'gru' with image='attention'")
+            yield (
+                f"model.decoder: {where} writes by a decoder of its own that looks at tokens; "
+                "set kind='transformer' with image='cross_attention', or kind='lstm' or 'gru' "
+                "with image='attention'"
+            )
 
     def completed(self, where: str, experiment: "Experiment") -> Self:
         """With the `length` of the target."""
-        return dataclasses.replace(self, length=cast(TextTargetConfig, experiment.data.targets[self.target]).length)
+        return dataclasses.replace(
+            self, length=cast(TextTargetConfig, experiment.data.targets[self.target]).length
+        )
 
     def build(self) -> "Answering":
         """The module that predicts answers."""
@@ -97,13 +118,16 @@ class AnsweringConfig(WordPredictionConfig):
 
 
 def differing_widths(model: ModelConfig) -> Iterator[str]:
-    """The problem of a decoder that attends to images and to fused pairs of another width: one matrix projects both."""
+    """The problem of a decoder that attends to images and to fused pairs of another width: one
+    matrix projects both."""
     if model.fusion is None or model.decoder is None or not model.decoder.reads_image:
         return
     of_images, fused = model.image.token_width, model.fusion.fused_width(model.shapes())
     if of_images != fused:
-        yield (f"model.fusion: is {fused} wide and model.image {of_images}; where one decoder captions and answers, both must have "
-               "one width")
+        yield (
+            f"model.fusion: is {fused} wide and model.image {of_images}; where one decoder "
+            "captions and answers, both must have one width"
+        )
 
 
 class Answering(WordPrediction):
@@ -119,14 +143,18 @@ class Answering(WordPrediction):
     config: AnsweringConfig = AnsweringConfig()
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         ids = batch[TARGET + self.config.target]
         text, mask = jnp.maximum(ids, 0), ids >= 0
         logits = model.answer(encodings["fused"], text, mask, self.training)
         loss = self.predicted(logits, text, mask)
         return Loss(loss.value, {**loss.metrics, "target_rate": mask[:, 0].mean(dtype=jnp.float32)})
 
-    def scores(self, fused: FusedEncoding, model: VisionLanguageModel, candidates: np.ndarray | jax.Array) -> jax.Array:
+    def scores(
+        self, fused: FusedEncoding, model: VisionLanguageModel, candidates: np.ndarray | jax.Array
+    ) -> jax.Array:
         """log p of each candidate answer, ranked as in BLIP (appendix B.2).
 
         Only the `shortlist` of answers with the likeliest first tokens is scored in full; others
@@ -149,7 +177,9 @@ class Answering(WordPrediction):
             return -jnp.where(mask[:, 1:], token_losses(logits, text)[0], 0.0).sum(axis=1)
 
         starts = jnp.broadcast_to(candidates[:1, :1], (len(present(fused.tokens)), 1))
-        first = jax.nn.log_softmax(model.answer(fused, starts, starts >= 0)[:, 0].astype(jnp.float32))[:, candidates[:, 1]]
+        first = jax.nn.log_softmax(
+            model.answer(fused, starts, starts >= 0)[:, 0].astype(jnp.float32)
+        )[:, candidates[:, 1]]
         chosen = jax.lax.top_k(first, count)[1]
         found = jax.lax.map(log_likelihood, candidates[chosen.T]).T
         return (first + NOT_LISTED).at[jnp.arange(len(chosen))[:, None], chosen].set(found)

@@ -7,26 +7,27 @@ code as `kind="package.module:Class"`. The fields of the declaration are keys of
 else the rest of the package reads of it are class variables, or properties where they depend on the
 fields:
 
-  needs: names of the encodings that the objective reads (listed in `PretrainingModule.encode`); each
-    is computed once per step for all objectives.
+  needs: names of the encodings that the objective reads (listed in `PretrainingModule.encode`);
+    each is computed once per step for all objectives.
   trains: names of the encodings, of `needs` or computed by the objective itself, that receive a
     gradient.
   inputs: names of the arrays of the batch that it reads in addition to texts and ids; the pipeline
     provides them only if they are named here (`data/batch_spec.py`).
-  teacher_needs: names of the encodings by the EMA parameters that it, or its `teacher_outputs`, reads
-    in `batch["teacher"]`.
+  teacher_needs: names of the encodings by the EMA parameters that it, or its `teacher_outputs`,
+    reads in `batch["teacher"]`.
   teacher_dropout: whether the EMA parameters are applied with dropout, for all objectives that use
     the teacher.
   uses_teacher: whether it reads the result of `teacher_outputs`, under its own name next to the
     encodings, in `batch["teacher"]`.
   uses_fusion, uses_decoder: whether it applies `model.fusion`, or `model.decoder`.
   takes_packed: whether it supports packed rows of texts (`data.text.packing`), or reads no text.
-  couples_batch: whether the loss of an example depends on the rest of the batch, so that the mean of
-    the microbatches' losses is not the loss of the batch. Any other loss is a mean over examples.
-  couples_through: for an objective that couples the batch, the encodings through which it does, each
-    a small array [B, ...]. Where these are all the encodings that it reads, gradient accumulation can
-    keep them for the whole batch and is exact; the objective is then called with the whole batch,
-    except `image`.
+  couples_batch: whether the loss of an example depends on the rest of the batch, so that the mean
+    of the microbatches' losses is not the loss of the batch. Any other loss is a mean over
+    examples.
+  couples_through: for an objective that couples the batch, the encodings through which it does,
+    each a small array [B, ...]. Where these are all the encodings that it reads, gradient
+    accumulation can keep them for the whole batch and is exact; the objective is then called with
+    the whole batch, except `image`.
   reads_pixels: whether it reads the pixels of the batch itself, with or without encodings of them.
   learns_scale: whether it learns a scale of cosines, as a `ScaledObjective` does.
   needs_mask_token: whether the vocabulary of the model needs an id beyond those of the tokenizer.
@@ -58,7 +59,10 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision_language import VisionLanguageModel
 
-NO_DECODER = "model.decoder: an objective predicts words by it, and there is none; set it, such as dict(preset='B')"
+NO_DECODER = (
+    "model.decoder: an objective predicts words by it, and there is none; set it, such "
+    "as dict(preset='B')"
+)
 NO_ROW_EACH = "needs a row for each text, and packed rows hold several; set packing=None"
 
 
@@ -66,22 +70,24 @@ NO_ROW_EACH = "needs a row for each text, and packed rows hold several; set pack
 class ObjectiveConfig(Component):
     """The weight of an objective, and its schedule. Fields shared by all objectives."""
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "clip": "vlp_jax.objectives.contrastive:SoftmaxContrastiveConfig",
-        "siglip": "vlp_jax.objectives.contrastive:SigmoidContrastiveConfig",
-        "triplet": "vlp_jax.objectives.triplet:TripletConfig",
-        "momentum_contrastive": "vlp_jax.objectives.momentum_contrastive:MomentumContrastiveConfig",
-        "matching": "vlp_jax.objectives.matching:MatchingConfig",
-        "masked_language": "vlp_jax.objectives.masked_language:MaskedLanguageConfig",
-        "captioning": "vlp_jax.objectives.captioning:CaptioningConfig",
-        "masked_autoencoder": "vlp_jax.objectives.masked_autoencoder:MaskedAutoencoderConfig",
-        "simclr": "vlp_jax.objectives.simclr:SimclrConfig",
-        "masked_image": "vlp_jax.objectives.masked_image:MaskedImageConfig",
-        "masked_joint": "vlp_jax.objectives.masked_joint:MaskedJointConfig",
-        "classification": "vlp_jax.objectives.supervised:ClassificationConfig",
-        "regression": "vlp_jax.objectives.supervised:RegressionConfig",
-        "answering": "vlp_jax.objectives.answering:AnsweringConfig",
-    })
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "clip": "vlp_jax.objectives.contrastive:SoftmaxContrastiveConfig",
+            "siglip": "vlp_jax.objectives.contrastive:SigmoidContrastiveConfig",
+            "triplet": "vlp_jax.objectives.triplet:TripletConfig",
+            "momentum_contrastive": "vlp_jax.objectives.momentum_contrastive:MomentumContrastiveConfig",  # noqa: E501
+            "matching": "vlp_jax.objectives.matching:MatchingConfig",
+            "masked_language": "vlp_jax.objectives.masked_language:MaskedLanguageConfig",
+            "captioning": "vlp_jax.objectives.captioning:CaptioningConfig",
+            "masked_autoencoder": "vlp_jax.objectives.masked_autoencoder:MaskedAutoencoderConfig",
+            "simclr": "vlp_jax.objectives.simclr:SimclrConfig",
+            "masked_image": "vlp_jax.objectives.masked_image:MaskedImageConfig",
+            "masked_joint": "vlp_jax.objectives.masked_joint:MaskedJointConfig",
+            "classification": "vlp_jax.objectives.supervised:ClassificationConfig",
+            "regression": "vlp_jax.objectives.supervised:RegressionConfig",
+            "answering": "vlp_jax.objectives.answering:AnsweringConfig",
+        }
+    )
 
     weight: float = between(1.0, 0.0)
     weight_start: int = between(0, 0)  # updates with weight 0 at the start
@@ -137,11 +143,14 @@ class ObjectiveConfig(Component):
         """A schedule of the weight 0, and an end before the start."""
         unused = {"weight": "as 0 with a plan for it"} if self.weight == 0 and self.planned else {}
         if self.weight_end is not None and self.weight_end <= self.weight_start:
-            unused["weight_end"] = "with a weight_start that is not before it: the objective would never count"
+            unused["weight_end"] = (
+                "with a weight_start that is not before it: the objective would never count"
+            )
         return unused
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Messages about a fusion or decoder that the model lacks, and packed texts that it does not take."""
+        """Messages about a fusion or decoder that the model lacks, and packed texts that it does
+        not take."""
         yield from super().validate(where, experiment)
         if self.uses_fusion and experiment.model.fusion is None:
             yield f"model.fusion: {where} needs one, such as kind='cross_attention'"
@@ -160,14 +169,16 @@ class ObjectiveConfig(Component):
         Raises: ConfigError where it has not.
         """
         if "word_start" in self.inputs:
-            tokenizer.word_marks  # noqa: B018 - looked up now, so that a vocabulary without marks fails before the first batch
+            # looked up now, so that a vocabulary without marks fails before the first batch
+            tokenizer.word_marks  # noqa: B018
 
     def build(self) -> "Objective":
         """The Linen module."""
         raise NotImplementedError
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        """FLOPs of the forward matrix products on a batch, without those of the encodings that it needs."""
+        """FLOPs of the forward matrix products on a batch, without those of the encodings that it
+        needs."""
         return 0
 
 
@@ -199,8 +210,11 @@ class Objective(nn.Module):
 
     config: ObjectiveConfig
 
-    def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array], model: "VisionLanguageModel") -> Any:
-        """The teacher's outputs, which the student reads in `batch["teacher"][self.name]` for the same batch.
+    def teacher_outputs(
+        self, encodings: dict, batch: dict[str, jax.Array], model: "VisionLanguageModel"
+    ) -> Any:
+        """The teacher's outputs, which the student reads in `batch["teacher"][self.name]` for the
+        same batch.
 
         It is called with the EMA parameters and their encodings, without dropout unless an
         objective has `teacher_dropout`. What is drawn at random for both is drawn here, from the
@@ -234,10 +248,13 @@ def weight_at(config: ObjectiveConfig, updates: jax.Array | None) -> float | jax
     if updates is None or not config.planned:
         return config.weight
     weight = grown(config.weight, config.weight_warmup, updates - config.weight_start)
-    counts = (updates >= config.weight_start) & (config.weight_end is None or updates < config.weight_end)
+    counts = (updates >= config.weight_start) & (
+        config.weight_end is None or updates < config.weight_end
+    )
     return jnp.where(counts, weight, 0.0)
 
 
 def grown(share: float, warmup: int, updates: jax.Array) -> jax.Array:
-    """A share that grows linearly from 0 over the first `warmup` updates, after `updates` [] of them; float32."""
+    """A share that grows linearly from 0 over the first `warmup` updates, after `updates` [] of
+    them; float32."""
     return share * jnp.minimum(1.0, updates / max(warmup, 1) if warmup else 1.0)

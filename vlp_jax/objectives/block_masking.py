@@ -27,14 +27,18 @@ def hidden_patches(key: jax.Array, batch: int, side: int, count: int, smallest: 
     """
     shape, place, direction = jax.random.split(key, 3)
     area, aspect = jax.random.uniform(shape, (2, batch, BLOCKS))
-    area, aspect = smallest + area * (count - smallest), jnp.exp((2.0 * aspect - 1.0) * math.log(ASPECT))
+    area, aspect = (
+        smallest + area * (count - smallest),
+        jnp.exp((2.0 * aspect - 1.0) * math.log(ASPECT)),
+    )
     extent = jnp.stack([jnp.sqrt(area * aspect), jnp.sqrt(area / aspect)])
     extent = jnp.clip(jnp.round(extent), 1, side)[..., None]
     start = jnp.floor(jax.random.uniform(place, extent.shape) * (side - extent + 1))
     line = jnp.arange(side)
     rows, columns = (start <= line) & (line < start + extent)  # [B, BLOCKS, side] each
     covered = (rows[..., :, None] & columns[..., None, :]).reshape(batch, BLOCKS, side**2)
-    turn = jnp.where(covered.any(axis=1), covered.argmax(axis=1), BLOCKS)  # index of the first rectangle that covers a patch
+    # index of the first rectangle that covers a patch
+    turn = jnp.where(covered.any(axis=1), covered.argmax(axis=1), BLOCKS)
     reading = jnp.arange(side**2)
     reading = jnp.where(jax.random.bernoulli(direction, shape=(batch, 1)), reading, reading[::-1])
     return jnp.argsort(turn * side**2 + reading, axis=1)[:, :count].astype(jnp.int32)

@@ -23,7 +23,8 @@ class WordPredictionConfig(ObjectiveConfig):
     """Fields shared by the objectives that predict the next token."""
 
     label_smoothing: float = between(0.0, 0.0, 0.999)
-    unigram: Literal["running", "batch"] = "running"  # tokens counted for `unigram_entropy`; microbatches need "batch"
+    # tokens counted for `unigram_entropy`; microbatches need "batch"
+    unigram: Literal["running", "batch"] = "running"
 
     couples_batch = True  # the mean is over the tokens of the whole batch
     uses_decoder = True
@@ -50,10 +51,14 @@ def token_losses(logits: jax.Array, text: jax.Array) -> tuple[jax.Array, jax.Arr
     Returns: float32 [B, L - 1] twice.
     """
     logits = logits[:, :-1].astype(jnp.float32)
-    return -log_likelihood(logits, text[:, 1:]), jax.nn.logsumexp(logits, axis=-1) - logits.mean(axis=-1)
+    return -log_likelihood(logits, text[:, 1:]), jax.nn.logsumexp(logits, axis=-1) - logits.mean(
+        axis=-1
+    )
 
 
-def next_token_loss(logits: jax.Array, text: jax.Array, mask: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
+def next_token_loss(
+    logits: jax.Array, text: jax.Array, mask: jax.Array, label_smoothing: float = 0.0
+) -> jax.Array:
     """Cross-entropy of the next token, the mean over all predicted tokens.
 
     Args:
@@ -93,8 +98,14 @@ class WordPrediction(Objective):
         own, _ = token_losses(logits, text)
         right = logits[:, :-1].argmax(axis=-1) == text[:, 1:]
         counts = self.counted(text[:, 1:], wanted[:, 1:], logits.shape[-1])
-        return Loss(loss, {"cross_entropy": mean_where(own, wanted[:, 1:]), "unigram_entropy": entropy_of(counts),
-                           "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:])})
+        return Loss(
+            loss,
+            {
+                "cross_entropy": mean_where(own, wanted[:, 1:]),
+                "unigram_entropy": entropy_of(counts),
+                "token_accuracy": mean_where(right.astype(jnp.float32), wanted[:, 1:]),
+            },
+        )
 
     def counted(self, tokens: jax.Array, mask: jax.Array, vocab_size: int) -> jax.Array:
         """How often each token was to be predicted, float32 [V]."""
@@ -118,10 +129,16 @@ class Captioning(WordPrediction):
     config: CaptioningConfig = CaptioningConfig()
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         decoding, (text, mask, packed) = encodings["decoding"], rows_of_text(batch)
         wanted = mask & (jnp.arange(text.shape[1]) >= decoding.prefix[:, None])
         wanted = wanted if packed is None else wanted & packed.continued()
         loss = self.predicted(decoding.logits, text, wanted)
         filled = {"filled": mask.mean(dtype=jnp.float32)}
-        return loss if packed is None else dataclasses.replace(loss, metrics={**loss.metrics, **filled})
+        return (
+            loss
+            if packed is None
+            else dataclasses.replace(loss, metrics={**loss.metrics, **filled})
+        )

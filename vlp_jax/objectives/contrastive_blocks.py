@@ -1,4 +1,5 @@
-"""Contrastive losses that never hold all pairs of a batch: in chunks, and around the ring of devices.
+"""Contrastive losses that never hold all pairs of a batch: in chunks, and around the ring of
+devices.
 
 Values and gradients are those of `contrastive_losses.py`. Memory, forward and backward, for b
 examples per device, B in all, embeddings of width E and chunks of c texts: about b x c + 2 B x E
@@ -19,8 +20,14 @@ Identities = tuple[jax.Array, ...]
 CHUNK = 1024
 
 
-def chunked_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, identities: Identities = (),
-                                label_smoothing: float = 0.0, chunk_size: int = CHUNK) -> jax.Array:
+def chunked_softmax_contrastive(
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    identities: Identities = (),
+    label_smoothing: float = 0.0,
+    chunk_size: int = CHUNK,
+) -> jax.Array:
     """InfoNCE in both directions (Radford et al. 2021, figure 3), in chunks of texts.
 
     Each device's images are compared with all texts, `chunk_size` at a time.
@@ -37,12 +44,21 @@ def chunked_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Ar
     Raises: MeshError for a batch that does not divide over the devices.
     """
     exchange = Exchange.in_use(ring=False, chunk=chunk_size)
-    return loss_and_accuracy(SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities)[0]
+    return loss_and_accuracy(
+        SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities
+    )[0]
 
 
-def ring_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, identities: Identities = (),
-                             label_smoothing: float = 0.0, chunk_size: int = CHUNK) -> jax.Array:
-    """`chunked_softmax_contrastive` with texts passed from device to device, so that no device gathers them.
+def ring_softmax_contrastive(
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    identities: Identities = (),
+    label_smoothing: float = 0.0,
+    chunk_size: int = CHUNK,
+) -> jax.Array:
+    """`chunked_softmax_contrastive` with texts passed from device to device, so that no device
+    gathers them.
 
     Args:
       image, text, scale, identities, label_smoothing, chunk_size: as there.
@@ -50,11 +66,19 @@ def ring_softmax_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array
     Raises: MeshError for a batch that does not divide over the devices.
     """
     exchange = Exchange.in_use(ring=True, chunk=chunk_size)
-    return loss_and_accuracy(SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities)[0]
+    return loss_and_accuracy(
+        SoftmaxPairs(label_smoothing=label_smoothing), exchange, image, text, scale, 0.0, identities
+    )[0]
 
 
-def chunked_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
-                                identities: Identities = (), chunk_size: int = CHUNK) -> jax.Array:
+def chunked_sigmoid_contrastive(
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    identities: Identities = (),
+    chunk_size: int = CHUNK,
+) -> jax.Array:
     """Pairwise sigmoid loss (Zhai et al. 2023, eq. 1), in chunks of texts.
 
     Each device's images are compared with all texts, `chunk_size` at a time.
@@ -69,8 +93,14 @@ def chunked_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Ar
     return loss_and_accuracy(SigmoidPairs(), exchange, image, text, scale, bias, identities)[0]
 
 
-def ring_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array, bias: jax.Array,
-                             identities: Identities = (), chunk_size: int = CHUNK) -> jax.Array:
+def ring_sigmoid_contrastive(
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array,
+    identities: Identities = (),
+    chunk_size: int = CHUNK,
+) -> jax.Array:
     """`chunked_sigmoid_contrastive` with texts passed from device to device, in both directions.
 
     See Zhai et al. 2023, figure 1.
@@ -84,9 +114,17 @@ def ring_sigmoid_contrastive(image: jax.Array, text: jax.Array, scale: jax.Array
     return loss_and_accuracy(SigmoidPairs(), exchange, image, text, scale, bias, identities)[0]
 
 
-def loss_and_accuracy(pairs: PairLoss, exchange: Exchange, image: jax.Array, text: jax.Array, scale: jax.Array,
-                      bias: jax.Array | float, identities: Identities) -> tuple[jax.Array, jax.Array]:
-    """The loss, and the accuracy: the fraction of images whose nearest text in the batch is a positive.
+def loss_and_accuracy(
+    pairs: PairLoss,
+    exchange: Exchange,
+    image: jax.Array,
+    text: jax.Array,
+    scale: jax.Array,
+    bias: jax.Array | float,
+    identities: Identities,
+) -> tuple[jax.Array, jax.Array]:
+    """The loss, and the accuracy: the fraction of images whose nearest text in the batch is a
+    positive.
 
     Args:
       pairs: the loss.
@@ -96,7 +134,10 @@ def loss_and_accuracy(pairs: PairLoss, exchange: Exchange, image: jax.Array, tex
       correct.
     """
     exchange.check(len(image))
-    labels = ((jnp.arange(len(image), dtype=jnp.int32),), *((identity[:, 0], identity[:, 1]) for identity in identities))
+    labels = (
+        (jnp.arange(len(image), dtype=jnp.int32),),
+        *((identity[:, 0], identity[:, 1]) for identity in identities),
+    )
     return _pairwise(pairs, exchange, image, text, jnp.asarray(scale), jnp.asarray(bias), labels)
 
 
@@ -115,13 +156,19 @@ def _forward(pairs, exchange, image, text, scale, bias, labels):
 
         def visit(columns, rows, moving):
             cosine, positives = _block(image, labels, *columns)
-            return tuple(loss.merge(_stack(known, loss.summarise(cosine, positives, axis)))
-                         for known, axis in ((rows, 1), (moving, 0)))
+            return tuple(
+                loss.merge(_stack(known, loss.summarise(cosine, positives, axis)))
+                for known, axis in ((rows, 1), (moving, 0))
+            )
 
         def empty(count):
-            return loss.summarise(jnp.zeros((count, 0), _dtype(image, text)), jnp.zeros((count, 0), bool), 1)
+            return loss.summarise(
+                jnp.zeros((count, 0), _dtype(image, text)), jnp.zeros((count, 0), bool), 1
+            )
 
-        images, texts = exchange.visit_all(visit, (text, labels), empty(len(image)), empty, loss.merge)
+        images, texts = exchange.visit_all(
+            visit, (text, labels), empty(len(image)), empty, loss.merge
+        )
         value = 0.5 * (loss.losses(images) + loss.losses(texts)).sum() / size
         correct = (images.own_max >= images.other_max).sum(dtype=value.dtype) / size
         return (loss.slopes(images), loss.slopes(texts)), exchange.total((value, correct))
@@ -143,20 +190,28 @@ def _backward(pairs, exchange, residuals, cotangents):
         def visit(columns, rows, text_gradient):
             text, labels_of_columns, texts = columns
             cosine, positives = _block(image, labels, text, labels_of_columns)
-            slope = loss.slope(cosine, positives, images, 1) + loss.slope(cosine, positives, texts, 0)
+            slope = loss.slope(cosine, positives, images, 1) + loss.slope(
+                cosine, positives, texts, 0
+            )
             parts = inner("ij,jd->id", slope, text), (slope * cosine).sum(1), slope.sum(1)
-            return jax.tree.map(jnp.add, rows, parts), text_gradient + inner("ij,id->jd", slope, image)
+            return jax.tree.map(jnp.add, rows, parts), text_gradient + inner(
+                "ij,id->jd", slope, image
+            )
 
         def empty(count):
             return jnp.zeros((count, text.shape[1]), dtype)
 
         start = empty(len(image)), jnp.zeros(len(image), dtype), jnp.zeros(len(image), dtype)
-        (image_gradient, *scalars), text_gradient = exchange.visit_all(visit, (text, labels, texts), start, empty, add)
+        (image_gradient, *scalars), text_gradient = exchange.visit_all(
+            visit, (text, labels, texts), start, empty, add
+        )
         sums = exchange.total(tuple(factor * rows.sum() for rows in scalars))
         return (scale * factor * image_gradient, scale * factor * text_gradient), sums
 
     factor = 0.5 * cotangents[0] / size
-    of_vectors, of_scalars = exchange.on_each_device(local, (image, text, labels, slopes), (scale, bias, factor))
+    of_vectors, of_scalars = exchange.on_each_device(
+        local, (image, text, labels, slopes), (scale, bias, factor)
+    )
     found, wanted = (*of_vectors, *of_scalars), (image, text, scale, bias)
     return *(gradient.astype(x.dtype) for gradient, x in zip(found, wanted, strict=True)), None
 
@@ -166,8 +221,12 @@ _pairwise.defvjp(_forward, _backward)
 
 def _block(image, labels, text, labels_of_columns):
     """Cosines and positives [b, c] of a device's images with some texts."""
-    agree = (functools.reduce(operator.and_, (a[:, None] == b[None, :] for a, b in zip(rows, columns, strict=True)))
-             for rows, columns in zip(labels, labels_of_columns, strict=True))
+    agree = (
+        functools.reduce(
+            operator.and_, (a[:, None] == b[None, :] for a, b in zip(rows, columns, strict=True))
+        )
+        for rows, columns in zip(labels, labels_of_columns, strict=True)
+    )
     return cosines(image, text), functools.reduce(operator.or_, agree)
 
 

@@ -1,4 +1,5 @@
-"""Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al. 2022)."""
+"""Masked autoencoding: reconstruction of masked patches' pixels from the visible patches (He et al.
+2022)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -46,10 +47,15 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
     def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
         """Why the decoder cannot be built, or patches of the tower's images cannot be left out."""
         if tower.patch is None:
-            yield f"{where}: 'masked_autoencoder' leaves out patches, for which model.image.kind must be 'vit'"
+            yield (
+                f"{where}: 'masked_autoencoder' leaves out patches, for which model.image.kind "
+                "must be 'vit'"
+            )
         if self.decoder_width % 4 or self.decoder_width % self.decoder_heads:
-            yield (f"{where}: masked_autoencoder's decoder_width {self.decoder_width} must divide by 4 and by its "
-                   f"{self.decoder_heads} heads")
+            yield (
+                f"{where}: masked_autoencoder's decoder_width {self.decoder_width} must divide "
+                f"by 4 and by its {self.decoder_heads} heads"
+            )
 
     def build(self) -> "MaskedAutoencoder":
         """The decoder of patches of these settings."""
@@ -57,16 +63,25 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
 
     def flops(self, model: ModelConfig, batch: int) -> int:
         """The tower on the visible patches, and the decoder on all."""
-        decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width)
+        decoder = Size(
+            self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width
+        )
         tower, patches = model.image, model.image.side**2
-        others, visible = tower.class_token + tower.registers, max(1, int(patches * (1.0 - self.mask_ratio)))
-        flops = cast(ViTConfig, tower).kept_flops(visible) + 2 * (visible + others) * tower.token_width * decoder.width
+        others, visible = (
+            tower.class_token + tower.registers,
+            max(1, int(patches * (1.0 - self.mask_ratio))),
+        )
+        flops = (
+            cast(ViTConfig, tower).kept_flops(visible)
+            + 2 * (visible + others) * tower.token_width * decoder.width
+        )
         flops += decoder.depth * layer_flops(decoder, patches + others, activation="gelu")
-        return batch * (flops + 2 * patches * decoder.width * 3 * present(tower.patch)**2)
+        return batch * (flops + 2 * patches * decoder.width * 3 * present(tower.patch) ** 2)
 
 
 class MaskedAutoencoder(Objective):
-    """The mean squared error on the pixels of masked patches, each normalised by its own mean and variance.
+    """The mean squared error on the pixels of masked patches, each normalised by its own mean and
+    variance.
 
     The image tower, a ViT, encodes only the visible patches. The input of a light decoder, part of
     the objective, is their encodings, a learned mask token at every other position, and fixed
@@ -77,14 +92,19 @@ class MaskedAutoencoder(Objective):
     config: MaskedAutoencoderConfig = MaskedAutoencoderConfig()
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         tower, image = model.config.image, batch["image"]
         for problem in self.config.problems("objectives", tower):
             raise ConfigError(problem)
         patch, side = present(tower.patch), tower.side
-        kept, restore = visible_patches(self.make_rng("dropout"), len(image), side**2, self.config.mask_ratio)
+        kept, restore = visible_patches(
+            self.make_rng("dropout"), len(image), side**2, self.config.mask_ratio
+        )
         tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
-        front, behind = int(tower.class_token), tower.registers  # tokens around those of the patches
+        # tokens around those of the patches
+        front, behind = int(tower.class_token), tower.registers
         predicted = self.decode(present(tokens), restore, side, 3 * patch**2, front, behind, model)
         targets = patch_targets(image, patch)
         masked = (restore >= kept.shape[1]).astype(jnp.float32)
@@ -95,8 +115,16 @@ class MaskedAutoencoder(Objective):
         loss = mean_over_masked(jnp.square(predicted.astype(jnp.float32) - targets))
         return Loss(loss, {"target_variance": mean_over_masked(jnp.square(targets))})
 
-    def decode(self, tokens: jax.Array, restore: jax.Array, side: int, pixels: int, front: int, behind: int,
-               model: VisionLanguageModel) -> jax.Array:
+    def decode(
+        self,
+        tokens: jax.Array,
+        restore: jax.Array,
+        side: int,
+        pixels: int,
+        front: int,
+        behind: int,
+        model: VisionLanguageModel,
+    ) -> jax.Array:
         """The decoder.
 
         Args:
@@ -109,36 +137,60 @@ class MaskedAutoencoder(Objective):
           model: the VisionLanguageModel.
         Returns: [B, N, pixels] of all patches.
         """
-        width, heads, precision = self.config.decoder_width, self.config.decoder_heads, model.precision
+        width, heads, precision = (
+            self.config.decoder_width,
+            self.config.decoder_heads,
+            model.precision,
+        )
         dense = nn.initializers.xavier_uniform()
         x = precision.dense(width, ("embed", "mlp"), kernel_init=dense, name="in")(tokens)
-        around = x[:, :front], x[:, x.shape[1] - behind:]
-        visible = x[:, front:x.shape[1] - behind]
+        around = x[:, :front], x[:, x.shape[1] - behind :]
+        visible = x[:, front : x.shape[1] - behind]
         init = with_logical_axes(nn.initializers.normal(0.02), (None, None, "embed"))
         token = self.param("mask_token", init, (1, 1, width), jnp.float32).astype(x.dtype)
         hidden = jnp.broadcast_to(token, (len(x), side**2 - visible.shape[1], width))
-        x = jnp.take_along_axis(jnp.concatenate([visible, hidden], axis=1), restore[:, :, None], axis=1)
-        x = jnp.concatenate([around[0], x + jnp.asarray(sincos2d(side, width), x.dtype), around[1]], axis=1)
-        options = LayerOptions(width=width, heads=heads, mlp_dim=4 * width, depth=self.config.decoder_depth, precision=precision)
+        x = jnp.take_along_axis(
+            jnp.concatenate([visible, hidden], axis=1), restore[:, :, None], axis=1
+        )
+        x = jnp.concatenate(
+            [around[0], x + jnp.asarray(sincos2d(side, width), x.dtype), around[1]], axis=1
+        )
+        options = LayerOptions(
+            width=width,
+            heads=heads,
+            mlp_dim=4 * width,
+            depth=self.config.decoder_depth,
+            precision=precision,
+        )
         x = options.normalisation("norm")(Transformer(options, train=True, name="decoder")(x))
-        return precision.dense(pixels, ("embed", "patch"), kernel_init=dense, name="out")(x[:, front:x.shape[1] - behind])
+        return precision.dense(pixels, ("embed", "patch"), kernel_init=dense, name="out")(
+            x[:, front : x.shape[1] - behind]
+        )
 
 
-def visible_patches(key: jax.Array, batch: int, count: int, mask_ratio: float) -> tuple[jax.Array, jax.Array]:
+def visible_patches(
+    key: jax.Array, batch: int, count: int, mask_ratio: float
+) -> tuple[jax.Array, jax.Array]:
     """A random choice of the visible patches of each example.
 
     Returns: the visible patches, int32 [B, K]; and restore, int32 [B, N], the index of each patch
       in a row of the visible ones followed by the masked ones. restore >= K marks the masked ones.
     """
     order = jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)
-    return order[:, :max(1, int(count * (1.0 - mask_ratio)))], jnp.argsort(order, axis=1)
+    return order[:, : max(1, int(count * (1.0 - mask_ratio)))], jnp.argsort(order, axis=1)
 
 
 def patch_targets(image: jax.Array, patch: int) -> jax.Array:
-    """[B, H, W, 3] -> float32 [B, N, 3 patch^2]: each patch minus its mean, divided by its standard deviation.
+    """[B, H, W, 3] -> float32 [B, N, 3 patch^2]: each patch minus its mean, divided by its standard
+    deviation.
 
     The deviation is unbiased, with 1e-6 added to the variance, as in the paper's code.
     """
-    patches = rearrange(image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
-    mean, variance = patches.mean(axis=-1, keepdims=True), patches.var(axis=-1, keepdims=True, ddof=1)
+    patches = rearrange(
+        image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch
+    )
+    mean, variance = (
+        patches.mean(axis=-1, keepdims=True),
+        patches.var(axis=-1, keepdims=True, ddof=1),
+    )
     return (patches - mean) * jax.lax.rsqrt(variance + 1e-6)

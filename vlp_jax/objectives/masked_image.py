@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedPatchesConfig(ObjectiveConfig):
-    """Fields shared by the objectives that predict the codes of masked patches (Bao et al. 2022)."""
+    """Fields shared by the objectives that predict the codes of masked patches (Bao et al.
+    2022)."""
 
     image_rate: float = between(0.4, 0.01, 0.99)  # fraction of masked patches
     smallest_block: int = between(16, 1)  # smallest area of the masked rectangles, in patches
@@ -40,20 +41,27 @@ class MaskedPatchesConfig(ObjectiveConfig):
     reads_pixels = True
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
-        """Also messages about a tower whose patches cannot be hidden, and about blocks that are too large."""
+        """Also messages about a tower whose patches cannot be hidden, and about blocks that are too
+        large."""
         yield from super().validate(where, experiment)
         yield from self.problems(where, experiment.model.image)
 
     def problems(self, where: str, tower: ImageTowerConfig) -> Iterator[str]:
         """Why patches of the tower's images cannot be hidden."""
         if tower.patch is None or tower.token_drop:
-            yield f"{where}: to hide patches, model.image.kind must be 'vit' and model.image.token_drop 0"
+            yield (
+                f"{where}: to hide patches, model.image.kind must be 'vit' and "
+                "model.image.token_drop 0"
+            )
             return
         patches = tower.side**2
         count = self.count_of(patches)
         if self.smallest_block > count:
-            yield (f"{where}: smallest_block {self.smallest_block} is more than the {count} patches of {patches} that "
-                   f"image_rate={self.image_rate} hides; set it to {count} or less")
+            yield (
+                f"{where}: smallest_block {self.smallest_block} is more than the {count} "
+                f"patches of {patches} that image_rate={self.image_rate} hides; set it to "
+                f"{count} or less"
+            )
 
     def smoke(self, sizes: Sizes) -> Self:
         """Few codes and small blocks, which fit a small grid."""
@@ -68,7 +76,11 @@ class MaskedPatchesConfig(ObjectiveConfig):
           model: the config.
           width: of the tokens.
         """
-        own, patch, patches = model.image.token_width, present(model.image.patch), model.image.side**2
+        own, patch, patches = (
+            model.image.token_width,
+            present(model.image.patch),
+            model.image.side**2,
+        )
         quantizer = 2 * patches * self.code_width * (3 * patch**2 + self.codes)
         return 2 * self.count_of(patches) * own * (width + self.codes) + quantizer // 3
 
@@ -89,7 +101,9 @@ class MaskedImageConfig(MaskedPatchesConfig):
 
     def flops(self, model: ModelConfig, batch: int) -> int:
         """The image tower on masked images, and the prediction of the codes."""
-        return batch * (model.image.flops(0, embedded=False) + self.coding_flops(model, model.image.token_width))
+        return batch * (
+            model.image.flops(0, embedded=False) + self.coding_flops(model, model.image.token_width)
+        )
 
 
 @flax.struct.dataclass
@@ -128,16 +142,32 @@ class MaskedPatches(Objective):
             raise ConfigError(problem)
         patch, side = present(tower.patch), tower.side
         count = config.count_of(side**2)
-        places = hidden_patches(self.make_rng("dropout"), len(image), side, count, config.smallest_block)
+        places = hidden_patches(
+            self.make_rng("dropout"), len(image), side, count, config.smallest_block
+        )
         mask = (places[:, :, None] == jnp.arange(side**2)).any(axis=1)
-        codebook = random_codebook(config.codebook_seed, 3 * patch**2, config.codes, config.code_width)
+        codebook = random_codebook(
+            config.codebook_seed, 3 * patch**2, config.codes, config.code_width
+        )
         return HiddenPatches(places, mask, patch_codes(image, patch, codebook))
 
-    def code_logits(self, tokens: jax.Array, hidden: HiddenPatches, model: VisionLanguageModel, name: str = "head") -> jax.Array:
-        """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches' codes."""
-        places = hidden.places + model.config.image.class_token  # a class token comes before the patches
+    def code_logits(
+        self,
+        tokens: jax.Array,
+        hidden: HiddenPatches,
+        model: VisionLanguageModel,
+        name: str = "head",
+    ) -> jax.Array:
+        """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches'
+        codes."""
+        # a class token comes before the patches
+        places = hidden.places + model.config.image.class_token
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
-        return WordHead(cast(ViTConfig, model.config.image).layer_options(model.precision), self.config.codes, name=name)(tokens)
+        return WordHead(
+            cast(ViTConfig, model.config.image).layer_options(model.precision),
+            self.config.codes,
+            name=name,
+        )(tokens)
 
 
 class MaskedImage(MaskedPatches):
@@ -155,7 +185,9 @@ class MaskedImage(MaskedPatches):
     config: MaskedImageConfig = MaskedImageConfig()
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         hidden = self.hide(batch["image"], model)
         tokens = model.encode_image(batch["image"], self.training, masked=hidden.mask).tokens
         return code_loss(self.code_logits(present(tokens), hidden, model), hidden)
@@ -171,5 +203,10 @@ def code_loss(logits: jax.Array, hidden: HiddenPatches) -> Loss:
     """
     codes = hidden.hidden_codes
     counts = jnp.zeros(logits.shape[-1], jnp.float32).at[codes].add(1.0)
-    return Loss(-log_likelihood(logits, codes).mean(),
-                {"accuracy": (logits.argmax(axis=-1) == codes).mean(dtype=jnp.float32), "code_entropy": entropy_of(counts)})
+    return Loss(
+        -log_likelihood(logits, codes).mean(),
+        {
+            "accuracy": (logits.argmax(axis=-1) == codes).mean(dtype=jnp.float32),
+            "code_entropy": entropy_of(counts),
+        },
+    )

@@ -1,4 +1,5 @@
-"""Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section 3.2)."""
+"""Masked multimodal modelling of patches and tokens at once (Singh et al. 2022, "FLAVA", section
+3.2)."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -13,7 +14,13 @@ from vlp_jax.models.options import present
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss
 from vlp_jax.objectives.masked_image import MaskedPatches, MaskedPatchesConfig, code_loss
-from vlp_jax.objectives.masked_language import MaskedTextConfig, masked_loss, masked_text, unigram_entropy, word_logits
+from vlp_jax.objectives.masked_language import (
+    MaskedTextConfig,
+    masked_loss,
+    masked_text,
+    unigram_entropy,
+    word_logits,
+)
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -29,8 +36,10 @@ class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
         """Also a message about a fusion of boxes, which leaves no patches to predict."""
         yield from super().validate(where, experiment)
         if getattr(experiment.model.fusion, "reads_boxes", False):
-            yield f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; set 'grid'"
-
+            yield (
+                f"model.fusion.regions: 'boxes' leaves no patches that {where} could predict; "
+                "set 'grid'"
+            )
 
     def build(self) -> "MaskedJoint":
         """The module that predicts codes and words from a fusion."""
@@ -42,11 +51,14 @@ class MaskedJointConfig(MaskedTextConfig, MaskedPatchesConfig):
         width, text = present(model.fusion).fused_width(shapes), shapes.text.token_width
         towers = model.image.flops(0, embedded=False) + model.text.flops(0, embedded=False)
         words = 2 * model.text.length * text * (width + model.text.vocab_size)
-        return batch * (towers + present(model.fusion).flops(shapes) + self.coding_flops(model, width) + words)
+        return batch * (
+            towers + present(model.fusion).flops(shapes) + self.coding_flops(model, width) + words
+        )
 
 
 class MaskedJoint(MaskedPatches):
-    """Patches masked as in `MaskedImage` and tokens masked as in `MaskedLanguage`, both predicted from a fusion.
+    """Patches masked as in `MaskedImage` and tokens masked as in `MaskedLanguage`, both predicted
+    from a fusion.
 
     Each has a head of its own, and the loss is the sum of the two.
 
@@ -58,20 +70,35 @@ class MaskedJoint(MaskedPatches):
     config: MaskedJointConfig = MaskedJointConfig()
 
     @nn.compact
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         hidden = self.hide(batch["image"], model)
         masked = masked_text(self.config, self.make_rng("dropout"), batch, model)
         image = model.encode_image(batch["image"], self.training, masked=hidden.mask)
-        text = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
+        text = model.encode_text(
+            masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges")
+        )
         fused = model.fuse(image, text, self.training)
         if fused.image_tokens is None:
-            raise ConfigError(f"model.fusion.kind: {present(model.config.fusion).kind!r} gives no tokens of the image to predict "
-                              "masked patches from; use 'merged', 'co_attention' or 'graph'")
-        patches = code_loss(self.code_logits(fused.image_tokens, hidden, model, "image_head"), hidden)
-        logits = word_logits(present(fused.tokens), batch["text"], model, self.config.tied, "text_head")
+            raise ConfigError(
+                f"model.fusion.kind: {present(model.config.fusion).kind!r} gives no "
+                "tokens of the image to predict masked patches from; use 'merged', "
+                "'co_attention' or 'graph'"
+            )
+        patches = code_loss(
+            self.code_logits(fused.image_tokens, hidden, model, "image_head"), hidden
+        )
+        logits = word_logits(
+            present(fused.tokens), batch["text"], model, self.config.tied, "text_head"
+        )
         words = masked_loss(logits, batch["text"], masked.chosen)
-        metrics = {"image_loss": patches.value, "text_loss": words.value, "text_masked": masked.share,
-                   "text_unigram_entropy": unigram_entropy(batch["text"], masked, model)}
+        metrics = {
+            "image_loss": patches.value,
+            "text_loss": words.value,
+            "text_masked": masked.share,
+            "text_unigram_entropy": unigram_entropy(batch["text"], masked, model),
+        }
         metrics |= {f"image_{name}": value for name, value in patches.metrics.items()}
         metrics |= {f"text_{name}": value for name, value in words.metrics.items()}
         return Loss(patches.value + words.value, metrics)

@@ -1,4 +1,5 @@
-"""Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019, section 3.1)."""
+"""Masked language modelling: masked tokens from the others and from the image (Devlin et al. 2019,
+section 3.1)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
 class MaskedTextConfig(ObjectiveConfig):
     """Fields shared by the objectives that predict masked tokens (Devlin et al. 2019)."""
 
-    rate: float = between(0.15, 0.0, 1.0)  # of the tokens, of which 80% are masked, 10% replaced and 10% unchanged
+    # of the tokens, of which 80% are masked, 10% replaced and 10% unchanged
+    rate: float = between(0.15, 0.0, 1.0)
     keep_first: bool = True  # the start token is never selected
     keep_last: bool = True  # the end token is never selected
-    mask_id: int | None = between(None, 0)  # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
+    # None: the last id of `model.text.vocab_size`, beyond the tokenizer's
+    mask_id: int | None = between(None, 0)
     tied: bool = False  # the output embeddings are those of the text tower
-    whole_words: bool = False  # select all tokens of a word together (Cui et al. 2019); `rate` is then of words
+    # select all tokens of a word together (Cui et al. 2019); `rate` is then of words
+    whole_words: bool = False
 
     couples_batch = True  # the mean is over the selected tokens of the whole batch
 
@@ -51,7 +55,10 @@ class MaskedTextConfig(ObjectiveConfig):
         """Also messages about start and end tokens that are kept but do not exist."""
         yield from super().validate(where, experiment)
         text = experiment.data.text
-        for key, kept, name in (("keep_first", self.keep_first, "start_token"), ("keep_last", self.keep_last, "end_token")):
+        for key, kept, name in (
+            ("keep_first", self.keep_first, "start_token"),
+            ("keep_last", self.keep_last, "end_token"),
+        ):
             if kept and getattr(text, name) is None:
                 yield f"{where}.{key}: has no effect without data.text.{name}: that is a word"
 
@@ -63,11 +70,16 @@ class MaskedTextConfig(ObjectiveConfig):
         super().check_tokenizer(where, tokenizer, experiment)
         size = experiment.model.text.vocab_size
         if self.mask_id is not None and self.mask_id >= size:
-            raise ConfigError(f"{where}.mask_id: {self.mask_id} is no token of model.text.vocab_size={size}; set it to {size - 1} "
-                              "or less")
+            raise ConfigError(
+                f"{where}.mask_id: {self.mask_id} is no token of "
+                f"model.text.vocab_size={size}; set it to {size - 1} or less"
+            )
         if self.mask_id is None and tokenizer.vocab_size == size:
-            raise ConfigError(f"model.text.vocab_size: {size} leaves no id for the mask token of {where}; set it to {size + 1} or "
-                              f"more, or name one as {where}.mask_id")
+            raise ConfigError(
+                f"model.text.vocab_size: {size} leaves no id for the mask token of "
+                f"{where}; set it to {size + 1} or more, or name one as "
+                f"{where}.mask_id"
+            )
 
     def smoke(self, sizes: Sizes) -> Self:
         """Without a `mask_id`, which belongs to another vocabulary than the embedded one."""
@@ -79,7 +91,8 @@ class MaskedLanguageConfig(MaskedTextConfig):
     """Masked tokens from the others, and from the image (Devlin et al. 2019)."""
 
     with_image: bool = True
-    alpha: float = between(0.0, 0.0, 1.0)  # weight of the EMA model's predictions (Li et al. 2021, equation 7)
+    # weight of the EMA model's predictions (Li et al. 2021, equation 7)
+    alpha: float = between(0.0, 0.0, 1.0)
     alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
 
     @property
@@ -104,7 +117,10 @@ class MaskedLanguageConfig(MaskedTextConfig):
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`alpha_warmup`, where there is no distillation."""
-        return {**super().ignored(experiment), **({} if self.alpha else {"alpha_warmup": "with alpha=0"})}
+        return {
+            **super().ignored(experiment),
+            **({} if self.alpha else {"alpha_warmup": "with alpha=0"}),
+        }
 
     def smoke(self, sizes: Sizes) -> Self:
         """A warm-up of the distillation of at most 10 updates."""
@@ -115,14 +131,16 @@ class MaskedLanguageConfig(MaskedTextConfig):
         return MaskedLanguage(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
-        """The text tower, the fusion and the prediction on masked texts, and the teacher's forward pass."""
+        """The text tower, the fusion and the prediction on masked texts, and the teacher's forward
+        pass."""
         shapes, text = model.shapes(), model.text.token_width
         width = present(model.fusion).fused_width(shapes) if self.with_image else text
         flops = 2 * model.text.length * text * (width + model.text.vocab_size)
         flops += present(model.fusion).flops(shapes) if self.with_image else 0
         if not self.with_image or not present(model.fusion).encodes_text:
             flops += model.text.flops(embedding_dim(model), embedded=False)
-        return batch * (flops + (flops // 3 if self.uses_teacher else 0))  # a teacher has no backward pass
+        # a teacher has no backward pass
+        return batch * (flops + (flops // 3 if self.uses_teacher else 0))
 
 
 @flax.struct.dataclass
@@ -177,13 +195,16 @@ class MaskedLanguage(Objective):
         if self.config.uses_teacher:
             self.updates = self.variable("distillation", "updates", jnp.zeros, (), jnp.int32)
 
-    def teacher_outputs(self, encodings: dict, batch: dict[str, jax.Array],
-                        model: VisionLanguageModel) -> tuple[MaskedText, jax.Array]:
+    def teacher_outputs(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> tuple[MaskedText, jax.Array]:
         """The masked text, and the teacher's logits for it, float32 [B, L, V]."""
         masked = masked_text(self.config, self.make_rng("teacher"), batch, model)
         return masked, self.logits(encodings, masked, batch, model)
 
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         """The loss and metrics of one random selection of tokens."""
         if self.config.uses_teacher:
             masked, lesson = batch["teacher"][self.name]
@@ -192,31 +213,54 @@ class MaskedLanguage(Objective):
         logits = self.logits(encodings, masked, batch, model)
         loss = masked_loss(logits, batch["text"], masked.chosen)
         loss = loss if lesson is None else self.distilled(loss, logits, lesson, masked.chosen)
-        return Loss(loss.value, {**loss.metrics, "masked": masked.share,
-                                 "unigram_entropy": unigram_entropy(batch["text"], masked, model)})
+        return Loss(
+            loss.value,
+            {
+                **loss.metrics,
+                "masked": masked.share,
+                "unigram_entropy": unigram_entropy(batch["text"], masked, model),
+            },
+        )
 
     @nn.compact
-    def logits(self, encodings: dict, masked: MaskedText, batch: dict[str, jax.Array], model: VisionLanguageModel) -> jax.Array:
+    def logits(
+        self,
+        encodings: dict,
+        masked: MaskedText,
+        batch: dict[str, jax.Array],
+        model: VisionLanguageModel,
+    ) -> jax.Array:
         """Logits float32 [B, L, V] of all tokens of a masked text."""
-        encoding = model.encode_text(masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges"))
+        encoding = model.encode_text(
+            masked.text, batch["text_mask"], self.training, edges=batch.get("word_edges")
+        )
         if self.config.with_image:
             encoding = model.fuse(encodings["image"], encoding, self.training)
         if encoding.tokens is None:
-            raise ConfigError(f"model.fusion.kind: {present(model.config.fusion).kind!r} gives no tokens to predict masked words "
-                              "from; use 'cross_attention', 'merged', 'co_attention' or 'graph', or with_image=False")
+            raise ConfigError(
+                f"model.fusion.kind: {present(model.config.fusion).kind!r} gives no "
+                "tokens to predict masked words from; use 'cross_attention', "
+                "'merged', 'co_attention' or 'graph', or with_image=False"
+            )
         return word_logits(encoding.tokens, masked.text, model, self.config.tied, "head")
 
-    def distilled(self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array) -> Loss:
+    def distilled(
+        self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array
+    ) -> Loss:
         """The weighted sum of the loss and the divergence from the teacher's predictions."""
         alpha = grown(self.config.alpha, self.config.alpha_warmup, self.updates.value)
         divergence = mean_where(kl_divergence(jax.lax.stop_gradient(lesson), logits), chosen)
         if not self.is_initializing() and self.is_mutable_collection("distillation"):
             self.updates.value += 1
-        return Loss((1.0 - alpha) * loss.value + alpha * divergence,
-                    {**loss.metrics, "alpha": alpha, "cross_entropy": loss.value, "divergence": divergence})
+        return Loss(
+            (1.0 - alpha) * loss.value + alpha * divergence,
+            {**loss.metrics, "alpha": alpha, "cross_entropy": loss.value, "divergence": divergence},
+        )
 
 
-def masked_text(words: MaskedTextConfig, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel) -> MaskedText:
+def masked_text(
+    words: MaskedTextConfig, key: jax.Array, batch: dict[str, jax.Array], model: VisionLanguageModel
+) -> MaskedText:
     """The batch's texts with some of their tokens, or words, masked.
 
     Args:
@@ -227,11 +271,22 @@ def masked_text(words: MaskedTextConfig, key: jax.Array, batch: dict[str, jax.Ar
     """
     size = model.config.text.vocab_size
     mask_id = size - 1 if words.mask_id is None else words.mask_id
-    return mask_tokens(key, batch["text"], batch["text_mask"], words.rate, size, mask_id, words.keep_first, words.keep_last,
-                       batch["word_start"] if words.whole_words else None)
+    return mask_tokens(
+        key,
+        batch["text"],
+        batch["text_mask"],
+        words.rate,
+        size,
+        mask_id,
+        words.keep_first,
+        words.keep_last,
+        batch["word_start"] if words.whole_words else None,
+    )
 
 
-def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str) -> jax.Array:
+def word_logits(
+    tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str
+) -> jax.Array:
     """Logits of a text's tokens by a head of the calling module.
 
     Args:
@@ -246,16 +301,27 @@ def word_logits(tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, 
     layers = tower.shapes.layers_for("an objective on hidden words", model.precision)
     table = model.word_table() if tied else None
     head = WordHead(layers, tower.vocab_size, name=name)
-    return head(tokens[:, -text.shape[1]:], table)
+    return head(tokens[:, -text.shape[1] :], table)
 
 
 def unigram_entropy(text: jax.Array, masked: MaskedText, model: VisionLanguageModel) -> jax.Array:
     """The entropy of the batch's open tokens by their frequencies."""
-    return entropy_of(jnp.zeros(model.config.text.vocab_size, jnp.float32).at[text].add(masked.open))
+    return entropy_of(
+        jnp.zeros(model.config.text.vocab_size, jnp.float32).at[text].add(masked.open)
+    )
 
 
-def mask_tokens(key: jax.Array, text: jax.Array, mask: jax.Array, rate: float, vocab_size: int, mask_id: int,
-                keep_first: bool, keep_last: bool, word_start: jax.Array | None = None) -> MaskedText:
+def mask_tokens(
+    key: jax.Array,
+    text: jax.Array,
+    mask: jax.Array,
+    rate: float,
+    vocab_size: int,
+    mask_id: int,
+    keep_first: bool,
+    keep_last: bool,
+    word_start: jax.Array | None = None,
+) -> MaskedText:
     """Selects real tokens at random, and replaces 80% of them by `mask_id` and 10% by any other id.
 
     Args:
@@ -294,4 +360,6 @@ def masked_loss(logits: jax.Array, text: jax.Array, chosen: jax.Array) -> Loss:
     Returns: a `Loss`: its `value`, float32 [], and the metric `accuracy`.
     """
     right = (jnp.argmax(logits, axis=-1) == text).astype(jnp.float32)
-    return Loss(mean_where(-log_likelihood(logits, text), chosen), {"accuracy": mean_where(right, chosen)})
+    return Loss(
+        mean_where(-log_likelihood(logits, text), chosen), {"accuracy": mean_where(right, chosen)}
+    )

@@ -30,6 +30,10 @@ def neighbour(x: jax.Array) -> jax.Array:
     Raises: ConfigError for a batch of an odd number.
     """
     if len(x) % 2:
-        raise ConfigError(f"objectives: mixup mixes the examples of a batch in pairs, and {len(x)} is an odd number; change "
-                          "data.batch_size")
-    return rearrange(rearrange(x, "(b two) ... -> b two ...", two=2)[:, ::-1], "b two ... -> (b two) ...")
+        raise ConfigError(
+            f"objectives: mixup mixes the examples of a batch in pairs, and {len(x)} "
+            "is an odd number; change data.batch_size"
+        )
+    return rearrange(
+        rearrange(x, "(b two) ... -> b two ...", two=2)[:, ::-1], "b two ... -> (b two) ..."
+    )

@@ -24,9 +24,21 @@ def check_packing(config: "Experiment", mesh: Mesh) -> None:
     decoder = config.model.decoder
     if decoder is not None and decoder.needs_row_each:
         key = decoder.needs_row_each[0]
-        raise ConfigError(f"data.text.packing: {decoder.section}.{key}={getattr(decoder, key)!r} {NO_ROW_EACH}")
+        raise ConfigError(
+            f"data.text.packing: {decoder.section}.{key}={getattr(decoder, key)!r} {NO_ROW_EACH}"
+        )
     if config.accumulation.microbatches > 1:
-        raise ConfigError("data.text.packing: microbatches would divide its windows; set accumulation.microbatches=1")
+        raise ConfigError(
+            "data.text.packing: microbatches would divide its windows; set "
+            "accumulation.microbatches=1"
+        )
     if config.data.batch_size % window:
-        raise ConfigError(f"data.text.packing: windows of {window} do not divide data.batch_size {config.data.batch_size}")
-    check_batch(config.data.batch_size // window, mesh, f"data.text.packing: data.batch_size / {window}, the number of windows,")
+        raise ConfigError(
+            f"data.text.packing: windows of {window} do not divide data.batch_size "
+            f"{config.data.batch_size}"
+        )
+    check_batch(
+        config.data.batch_size // window,
+        mesh,
+        f"data.text.packing: data.batch_size / {window}, the number of windows,",
+    )

@@ -107,23 +107,50 @@ class SoftmaxPairs(PairLoss):
     def summarise(self, cosine: jax.Array, positives: jax.Array, axis: int) -> SoftmaxSummary:
         """Largest cosines, sums of exponentials relative to them, sums of cosines and counts."""
         own, other = _largest(cosine, positives, axis)
-        powers = jnp.exp(self.scale * (cosine - jnp.where(positives, jnp.expand_dims(own, axis), jnp.expand_dims(other, axis))))
-        own_sum, other_sum, own_total = (jnp.where(kept, x, 0.0).sum(axis) for kept, x in (
-            (positives, powers), (~positives, powers), (positives, cosine)))
-        return SoftmaxSummary(own, own_sum, other, other_sum, own_total, cosine.sum(axis), positives.sum(axis, cosine.dtype))
+        powers = jnp.exp(
+            self.scale
+            * (
+                cosine
+                - jnp.where(positives, jnp.expand_dims(own, axis), jnp.expand_dims(other, axis))
+            )
+        )
+        own_sum, other_sum, own_total = (
+            jnp.where(kept, x, 0.0).sum(axis)
+            for kept, x in ((positives, powers), (~positives, powers), (positives, cosine))
+        )
+        return SoftmaxSummary(
+            own,
+            own_sum,
+            other,
+            other_sum,
+            own_total,
+            cosine.sum(axis),
+            positives.sum(axis, cosine.dtype),
+        )
 
     def merge(self, summaries: SoftmaxSummary) -> SoftmaxSummary:
         """The sums, each rescaled to the largest cosine of all parts."""
         own, other = summaries.own_max.max(0), summaries.other_max.max(0)
         own_sum = (summaries.own_sum * jnp.exp(self.scale * (summaries.own_max - own))).sum(0)
-        other_sum = (summaries.other_sum * jnp.exp(self.scale * (summaries.other_max - other))).sum(0)
-        return SoftmaxSummary(own, own_sum, other, other_sum, summaries.own_total.sum(0), summaries.total.sum(0),
-                              summaries.count.sum(0))
+        other_sum = (summaries.other_sum * jnp.exp(self.scale * (summaries.other_max - other))).sum(
+            0
+        )
+        return SoftmaxSummary(
+            own,
+            own_sum,
+            other,
+            other_sum,
+            summaries.own_total.sum(0),
+            summaries.total.sum(0),
+            summaries.count.sum(0),
+        )
 
     def losses(self, summary: SoftmaxSummary) -> jax.Array:
         """log(1 + exp(n - p)) + (p - mean of the positives), and the label smoothing."""
         mean = summary.own_total / summary.count
-        spread = jnp.where(summary.count > 1, self.scale * (summary.own_max - mean) + jnp.log(summary.own_sum), 0.0)
+        spread = jnp.where(
+            summary.count > 1, self.scale * (summary.own_max - mean) + jnp.log(summary.own_sum), 0.0
+        )
         smoothing = self.label_smoothing * self.scale * (mean - summary.total / self.size)
         return jax.nn.softplus(self.excess(summary)) + spread + smoothing
 
@@ -137,16 +164,27 @@ class SoftmaxPairs(PairLoss):
         doubt = jax.nn.sigmoid(self.excess(summary))  # probability of the others in the softmax
         several = (summary.count > 1).astype(doubt.dtype)
         return SoftmaxSlopes(
-            own_max=summary.own_max, own_weight=(several - doubt) / summary.own_sum,
+            own_max=summary.own_max,
+            own_weight=(several - doubt) / summary.own_sum,
             own_shift=(self.label_smoothing - several) / summary.count,
-            other_max=summary.other_max, other_weight=jnp.where(summary.other_sum > 0, doubt / summary.other_sum, 0.0))
+            other_max=summary.other_max,
+            other_weight=jnp.where(summary.other_sum > 0, doubt / summary.other_sum, 0.0),
+        )
 
-    def slope(self, cosine: jax.Array, positives: jax.Array, slopes: SoftmaxSlopes, axis: int) -> jax.Array:
+    def slope(
+        self, cosine: jax.Array, positives: jax.Array, slopes: SoftmaxSlopes, axis: int
+    ) -> jax.Array:
         """A multiple of exp(scale * cosine), by whether the pair is positive, plus a constant."""
         slopes = jax.tree.map(lambda x: jnp.expand_dims(x, axis), slopes)
         weight = jnp.where(positives, slopes.own_weight, slopes.other_weight)
-        powers = jnp.exp(self.scale * (cosine - jnp.where(positives, slopes.own_max, slopes.other_max)))
-        return weight * powers + jnp.where(positives, slopes.own_shift, 0.0) - self.label_smoothing / self.size
+        powers = jnp.exp(
+            self.scale * (cosine - jnp.where(positives, slopes.own_max, slopes.other_max))
+        )
+        return (
+            weight * powers
+            + jnp.where(positives, slopes.own_shift, 0.0)
+            - self.label_smoothing / self.size
+        )
 
 
 @flax.struct.dataclass
@@ -169,11 +207,15 @@ class SigmoidPairs(PairLoss):
         """Largest cosines, and the sum of the block's losses."""
         logits = self.scale * cosine + self.bias
         own, other = _largest(cosine, positives, axis)
-        return SigmoidSummary(own, other, jax.nn.softplus(jnp.where(positives, -logits, logits)).sum(axis))
+        return SigmoidSummary(
+            own, other, jax.nn.softplus(jnp.where(positives, -logits, logits)).sum(axis)
+        )
 
     def merge(self, summaries: SigmoidSummary) -> SigmoidSummary:
         """The largest of the cosines, and the sum of the losses."""
-        return SigmoidSummary(summaries.own_max.max(0), summaries.other_max.max(0), summaries.total.sum(0))
+        return SigmoidSummary(
+            summaries.own_max.max(0), summaries.other_max.max(0), summaries.total.sum(0)
+        )
 
     def losses(self, summary: SigmoidSummary) -> jax.Array:
         """The sums of the pairs' losses."""
@@ -183,7 +225,9 @@ class SigmoidPairs(PairLoss):
         """Nothing: the derivative of a pair depends on its own logit alone."""
         return ()
 
-    def slope(self, cosine: jax.Array, positives: jax.Array, slopes: tuple[()], axis: int) -> jax.Array:
+    def slope(
+        self, cosine: jax.Array, positives: jax.Array, slopes: tuple[()], axis: int
+    ) -> jax.Array:
         """-z sigmoid(-z x) of each pair of logit x."""
         logits = self.scale * cosine + self.bias
         return jnp.where(positives, -jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits))
@@ -191,5 +235,7 @@ class SigmoidPairs(PairLoss):
 
 def _largest(cosine: jax.Array, positives: jax.Array, axis: int) -> tuple[jax.Array, jax.Array]:
     """The largest cosine along `axis`, of the positive and of the other pairs."""
-    own, other = (jnp.where(kept, cosine, FLOOR).max(axis, initial=FLOOR) for kept in (positives, ~positives))
+    own, other = (
+        jnp.where(kept, cosine, FLOOR).max(axis, initial=FLOOR) for kept in (positives, ~positives)
+    )
     return own, other

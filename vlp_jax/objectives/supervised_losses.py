@@ -35,7 +35,8 @@ def binary_losses(logits: jax.Array, scores: jax.Array) -> jax.Array:
 
 
 def hinge_losses(logits: jax.Array, labels: jax.Array, margin: float = 1.0) -> jax.Array:
-    """max(0, margin + max over other classes j of z_j - z_label) (Crammer & Singer 2001, equation 4).
+    """max(0, margin + max over other classes j of z_j - z_label) (Crammer & Singer 2001, equation
+    4).
 
     Args:
       logits: float32 [B, C].
@@ -88,7 +89,8 @@ def hinge_reference(counts: jax.Array, margin: float = 1.0) -> jax.Array:
 
 
 def moments(values: jax.Array, given: jax.Array) -> jax.Array:
-    """Number, mean, and sum of squared deviations of the values [B] that are `given`, bool [B]: float32 [3]."""
+    """Number, mean, and sum of squared deviations of the values [B] that are `given`, bool [B]:
+    float32 [3]."""
     rows = given.sum(dtype=jnp.float32)
     mean = jnp.where(given, values, 0.0).sum() / jnp.maximum(rows, 1.0)
     return jnp.stack([rows, mean, jnp.where(given, jnp.square(values - mean), 0.0).sum()])

@@ -20,7 +20,9 @@ def rows_of_text(batch: dict[str, jax.Array]) -> tuple[jax.Array, jax.Array, Pac
 def log_likelihood(logits: jax.Array, text: jax.Array) -> jax.Array:
     """log softmax(logits)[text] in float32. logits: [B, L, V]; text: int32 [B, L] -> [B, L]."""
     logits = logits.astype(jnp.float32)
-    return jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
+    return jnp.take_along_axis(logits, text[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(
+        logits, axis=-1
+    )
 
 
 def kl_divergence(teacher: jax.Array, student: jax.Array) -> jax.Array:

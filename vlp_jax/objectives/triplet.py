@@ -19,8 +19,10 @@ class TripletConfig(ObjectiveConfig):
     """Hinge loss with a margin between matched and unmatched pairs (Faghri et al. 2018)."""
 
     margin: float = between(0.2, 0.0)  # of cosines
-    negatives: Literal["hardest", "all"] = "hardest"  # of a batch: only the nearest, or the sum over all within the margin
-    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")  # a pair that shares one is no negative
+    # of a batch: only the nearest, or the sum over all within the margin
+    negatives: Literal["hardest", "all"] = "hardest"
+    # a pair that shares one is no negative
+    positives: tuple[Literal["caption", "image"], ...] = ("caption", "image")
 
     needs = EMBEDDINGS
     couples_batch = True
@@ -45,20 +47,38 @@ class Triplet(Objective):
 
     config: TripletConfig = TripletConfig()
 
-    def __call__(self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel) -> Loss:
+    def __call__(
+        self, encodings: dict, batch: dict[str, jax.Array], model: VisionLanguageModel
+    ) -> Loss:
         """The loss and metrics of all pairs of the batch."""
-        image, text, margin = encodings["image_embedding"], encodings["text_embedding"], self.config.margin
+        image, text, margin = (
+            encodings["image_embedding"],
+            encodings["text_embedding"],
+            self.config.margin,
+        )
         positives = shared_positives(batch, self.config.positives)
         of_images, of_texts = violations(image, text, margin, positives)
-        violated = 0.5 * ((of_images > 0).any(axis=1).mean(dtype=jnp.float32) + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32))
+        violated = 0.5 * (
+            (of_images > 0).any(axis=1).mean(dtype=jnp.float32)
+            + (of_texts > 0).any(axis=0).mean(dtype=jnp.float32)
+        )
         loss = {"hardest": triplet_contrastive, "all": hinge_contrastive}[self.config.negatives]
-        others = ~positives if self.config.negatives == "all" else (~positives).any(axis=1)[:, None]  # equal for images and texts
+        # equal for images and texts
+        others = ~positives if self.config.negatives == "all" else (~positives).any(axis=1)[:, None]
         uniform = 2.0 * margin * others.sum(axis=1).mean(dtype=jnp.float32)
-        return Loss(loss(image, text, margin, positives), {"batch_accuracy": top1_accuracy(image, text, positives),
-                                                           "violated": violated, "uniform": uniform})
+        return Loss(
+            loss(image, text, margin, positives),
+            {
+                "batch_accuracy": top1_accuracy(image, text, positives),
+                "violated": violated,
+                "uniform": uniform,
+            },
+        )
 
 
-def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
+def triplet_contrastive(
+    image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None
+) -> jax.Array:
     """The hinge loss with the hardest negative (Faghri et al. 2018, equation 6).
 
     For image i and text c with cosine s(i, c):
@@ -77,8 +97,11 @@ def triplet_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, 
     return (of_images.max(axis=1) + of_texts.max(axis=0)).mean()
 
 
-def hinge_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None) -> jax.Array:
-    """The hinge loss summed over all negatives (Kiros et al. 2014; Faghri et al. 2018, section 3.1).
+def hinge_contrastive(
+    image: jax.Array, text: jax.Array, margin: float = 0.2, positives: jax.Array | None = None
+) -> jax.Array:
+    """The hinge loss summed over all negatives (Kiros et al. 2014; Faghri et al. 2018, section
+    3.1).
 
       sum_c' [margin + s(i, c') - s(i, c)]_+ + sum_i' [margin + s(i', c) - s(i, c)]_+.
 
@@ -90,7 +113,9 @@ def hinge_contrastive(image: jax.Array, text: jax.Array, margin: float = 0.2, po
     return (of_images.sum(axis=1) + of_texts.sum(axis=0)).mean()
 
 
-def violations(image: jax.Array, text: jax.Array, margin: float, positives: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+def violations(
+    image: jax.Array, text: jax.Array, margin: float, positives: jax.Array | None
+) -> tuple[jax.Array, jax.Array]:
     """Margin violations of every pair, in both directions; arguments as in `triplet_contrastive`.
 
     Returns: [B, B] float32 twice, at image i and text j: [margin + s_ij - s_ii]_+, with text j as a
@@ -100,5 +125,7 @@ def violations(image: jax.Array, text: jax.Array, margin: float, positives: jax.
     similarity = cosines(image, text)
     own = jnp.diagonal(similarity)
     allowed = ~(jnp.eye(len(image), dtype=bool) if positives is None else positives)
-    of_images, of_texts = (jax.nn.relu(margin + similarity - pair) for pair in (own[:, None], own[None, :]))
+    of_images, of_texts = (
+        jax.nn.relu(margin + similarity - pair) for pair in (own[:, None], own[None, :])
+    )
     return jnp.where(allowed, of_images, 0.0), jnp.where(allowed, of_texts, 0.0)

@@ -26,7 +26,9 @@ Merge = Callable[[Tree], Tree]
 Axes = Sequence[str | None]
 
 
-def on_each_device(function: Callable, layout: Layout, in_axes: Sequence[Axes], out_axes: Axes) -> Callable:
+def on_each_device(
+    function: Callable, layout: Layout, in_axes: Sequence[Axes], out_axes: Axes
+) -> Callable:
     """`function`, called on every device with the device's own part of each argument.
 
     It serves functions that work on each part alone, such as a kernel that the compiler cannot
@@ -38,8 +40,13 @@ def on_each_device(function: Callable, layout: Layout, in_axes: Sequence[Axes], 
       in_axes: logical axes of each argument.
       out_axes: logical axes of the result.
     """
-    return jax.shard_map(function, mesh=layout.mesh, in_specs=tuple(layout.spec(axes) for axes in in_axes),
-                         out_specs=layout.spec(out_axes), check_vma=False)
+    return jax.shard_map(
+        function,
+        mesh=layout.mesh,
+        in_specs=tuple(layout.spec(axes) for axes in in_axes),
+        out_specs=layout.spec(out_axes),
+        check_vma=False,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +83,9 @@ class Exchange:
         if self.mesh is not None:
             check_batch(size, self.mesh, "a contrastive loss over a batch of")
 
-    def on_each_device(self, function: Callable[[Tree, Tree], tuple[Tree, Tree]], batched: Tree, whole: Tree) -> tuple[Tree, Tree]:
+    def on_each_device(
+        self, function: Callable[[Tree, Tree], tuple[Tree, Tree]], batched: Tree, whole: Tree
+    ) -> tuple[Tree, Tree]:
         """`function(batched, whole) -> (batched, whole)`, called on every device.
 
         It gets the device's own part of `batched` and all of `whole`.
@@ -87,15 +96,19 @@ class Exchange:
         if self.mesh is None:
             return function(batched, whole)
         specs = (PartitionSpec(BATCH_AXES), PartitionSpec())
-        # check_vma would require the initial zeros of every loop to be declared as varying over the batch axes.
-        return jax.shard_map(function, mesh=self.mesh, in_specs=specs, out_specs=specs, check_vma=False)(batched, whole)
+        # check_vma would require the initial zeros of every loop to be declared as varying over the
+        # batch axes.
+        return jax.shard_map(
+            function, mesh=self.mesh, in_specs=specs, out_specs=specs, check_vma=False
+        )(batched, whole)
 
     def total(self, tree: Tree) -> Tree:
         """The sums over the devices; to call inside `on_each_device`."""
         return tree if self.mesh is None else jax.lax.psum(tree, BATCH_AXES)
 
-    def visit_all(self, visit: Visit, columns: Tree, kept: Tree, empty: Callable[[int], Tree],
-                  merge: Merge) -> tuple[Tree, Tree]:
+    def visit_all(
+        self, visit: Visit, columns: Tree, kept: Tree, empty: Callable[[int], Tree], merge: Merge
+    ) -> tuple[Tree, Tree]:
         """Visits the columns of all devices; to call inside `on_each_device`.
 
         Args:
@@ -126,12 +139,15 @@ def add(stacked: Tree) -> Tree:
 
 def in_chunks(visit: Visit, chunk: int) -> Visit:
     """The same visit, `chunk` columns at a time, with the remainder last."""
+
     def visit_chunks(columns: Tree, kept: Tree, moving: Tree) -> tuple[Tree, Tree]:
         count = len(jax.tree.leaves(columns)[0])
         if count <= chunk:
             return visit(columns, kept, moving)
         whole = count // chunk * chunk
-        parts = jax.tree.map(lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), (columns, moving))
+        parts = jax.tree.map(
+            lambda x: x[:whole].reshape(-1, chunk, *x.shape[1:]), (columns, moving)
+        )
         kept, done = jax.lax.scan(lambda kept, part: visit(part[0], kept, part[1]), kept, parts)
         done = jax.tree.map(lambda x: x.reshape(whole, *x.shape[2:]), done)
         if whole == count:
@@ -181,7 +197,8 @@ def _shift(tree: Tree, step: int) -> Tree:
 
 
 def _collect(moving: Tree, merge: Merge, devices: int) -> Tree:
-    """The partial states of all columns on every device, merged into the state of the device's own columns."""
+    """The partial states of all columns on every device, merged into the state of the device's own
+    columns."""
     if merge is add:
         return jax.lax.psum_scatter(moving, BATCH_AXES, scatter_dimension=0, tiled=True)
     parts = jax.tree.map(lambda x: x.reshape(devices, -1, *x.shape[1:]), moving)

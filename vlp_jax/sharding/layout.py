@@ -13,7 +13,8 @@ import flax.linen as nn
 import jax
 from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 
-Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]  # (logical axis, mesh axes); the first free one applies
+# (logical axis, mesh axes); the first free one applies
+Rules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,9 @@ class Layout:
     def parts(self, axis: str) -> int:
         """The number of parts that a logical axis is sharded into."""
         axes = self.spec([axis])[0]
-        return math.prod(self.mesh.shape[name] for name in ([axes] if isinstance(axes, str) else axes or ()))
+        return math.prod(
+            self.mesh.shape[name] for name in ([axes] if isinstance(axes, str) else axes or ())
+        )
 
 
 _in_use: contextvars.ContextVar[Layout | None] = contextvars.ContextVar("layout", default=None)
@@ -73,4 +76,8 @@ def constrain(x: jax.Array, axes: Sequence[str | None]) -> jax.Array:
     then stays the same as without a layout.
     """
     layout = current_layout()
-    return x if layout is None or layout.mesh.size == 1 else jax.lax.with_sharding_constraint(x, layout.sharding(axes))
+    return (
+        x
+        if layout is None or layout.mesh.size == 1
+        else jax.lax.with_sharding_constraint(x, layout.sharding(axes))
+    )

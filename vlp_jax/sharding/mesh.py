@@ -39,16 +39,21 @@ class MeshConfig(Section):
     data: int = between(-1, -1)
     fsdp: int = between(1, -1)
     tensor: int = between(1, -1)
-    dcn_data: int = between(-1, -1)  # TPU slices that `data` spans, with `fsdp` over the others; -1: as many as possible
-    strategy: Literal["data", "fsdp", "tensor", "fsdp+tensor"] | None = None  # a preset of rules; None: by the sizes above
+    # TPU slices that `data` spans, with `fsdp` over the others; -1: as many as possible
+    dcn_data: int = between(-1, -1)
+    # a preset of rules; None: by the sizes above
+    strategy: Literal["data", "fsdp", "tensor", "fsdp+tensor"] | None = None
     rules: tuple[tuple[str, ...], ...] = ()  # take precedence over the preset's
-    # Parameters with fewer elements (in one layer) are replicated; only `tensor` still divides heads and MLPs.
+    # Parameters with fewer elements (in one layer) are replicated; only `tensor` still divides
+    # heads and MLPs.
     replicate_below: int = between(65_536, 0)
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """Rules for the axis "batch", which is always divided over `data` and `fsdp`."""
         divided = any(rule[:1] == ("batch",) for rule in self.rules)
-        reason = "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp"
+        reason = (
+            "for 'batch': examples are always divided over data x fsdp; set mesh.data and mesh.fsdp"
+        )
         return {"rules": reason} if divided else {}
 
 
@@ -67,17 +72,22 @@ def build_mesh(config: MeshConfig, devices: Sequence[jax.Device] | None = None) 
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = tuple(mesh_sizes(config, len(devices)).values())
-    used = devices[:math.prod(sizes)]
+    used = devices[: math.prod(sizes)]
     across = sizes_across_slices(config, sizes, used)
     within = tuple(size // slices for size, slices in zip(sizes, across, strict=True))
     try:
         if math.prod(across) == 1:
             placed = mesh_utils.create_device_mesh(within, used, allow_split_physical_axes=True)
         else:
-            placed = mesh_utils.create_hybrid_device_mesh(within, across, used, allow_split_physical_axes=True)
+            placed = mesh_utils.create_hybrid_device_mesh(
+                within, across, used, allow_split_physical_axes=True
+            )
     except (ValueError, NotImplementedError, AssertionError) as error:
-        raise MeshError(f"mesh {shown(sizes)}: the {len(used)} devices ({used[0].device_kind}) are not wired so: "
-                        f"{str(error).splitlines()[0] if str(error) else type(error).__name__}") from error
+        raise MeshError(
+            f"mesh {shown(sizes)}: the {len(used)} devices ({used[0].device_kind}) are "
+            "not wired so: "
+            f"{str(error).splitlines()[0] if str(error) else type(error).__name__}"
+        ) from error
     return Mesh(placed, MESH_AXES, axis_types=AUTO)
 
 
@@ -104,19 +114,28 @@ def mesh_sizes(config: MeshConfig, devices: int) -> dict[str, int]:
     sizes = {"data": config.data, "fsdp": config.fsdp, "tensor": config.tensor}
     words = shown(sizes.values())
     if 0 in sizes.values() or list(sizes.values()).count(-1) > 1:
-        raise MeshError(f"mesh {words}: sizes are at least 1, and one of them may be -1 (the remaining devices)")
+        raise MeshError(
+            f"mesh {words}: sizes are at least 1, and one of them may be -1 (the remaining devices)"
+        )
     fixed = math.prod(size for size in sizes.values() if size != -1)
     if -1 in sizes.values():
         if devices % fixed:
-            raise MeshError(f"mesh {words}: {devices} devices do not divide by {fixed}: nearest are "
-                            f"{nearest_words(devices, fixed)}")
+            raise MeshError(
+                f"mesh {words}: {devices} devices do not divide by {fixed}: nearest "
+                f"are {nearest_words(devices, fixed)}"
+            )
         return {name: devices // fixed if size == -1 else size for name, size in sizes.items()}
     if fixed > devices:
-        raise MeshError(f"mesh {words}: needs {fixed} devices, {devices} are here; set one size to -1 to take what there is")
+        raise MeshError(
+            f"mesh {words}: needs {fixed} devices, {devices} are here; set one size "
+            "to -1 to take what there is"
+        )
     return sizes
 
 
-def sizes_across_slices(config: MeshConfig, sizes: Sequence[int], devices: Sequence[Any]) -> tuple[int, int, int]:
+def sizes_across_slices(
+    config: MeshConfig, sizes: Sequence[int], devices: Sequence[Any]
+) -> tuple[int, int, int]:
     """The number of slices that each mesh axis spans.
 
     Raises:
@@ -125,16 +144,23 @@ def sizes_across_slices(config: MeshConfig, sizes: Sequence[int], devices: Seque
     members = Counter(getattr(device, "slice_index", 0) or 0 for device in devices)
     slices, (data, fsdp, _) = len(members), sizes
     if len(set(members.values())) > 1:
-        raise MeshError(f"mesh {shown(sizes)}: takes {', '.join(map(str, members.values()))} devices of {slices} slices; use "
-                        "the same number of each")
+        raise MeshError(
+            f"mesh {shown(sizes)}: takes {', '.join(map(str, members.values()))} "
+            f"devices of {slices} slices; use the same number of each"
+        )
     on_data = math.gcd(data, slices) if config.dcn_data == -1 else config.dcn_data
     if on_data == 0 or slices % on_data:
-        raise MeshError(f"mesh.dcn_data {config.dcn_data}: the devices form {slices} slice{'s' * (slices > 1)}; expected a "
-                        "divisor of that, or -1")
+        raise MeshError(
+            f"mesh.dcn_data {config.dcn_data}: the devices form {slices} "
+            f"slice{'s' * (slices > 1)}; expected a divisor of that, or -1"
+        )
     for axis, size, count in (("data", data, on_data), ("fsdp", fsdp, slices // on_data)):
         if size % count:
-            raise MeshError(f"mesh {axis}={size} does not divide over {count} of {slices} slices: nearest are "
-                            f"{nearest_words(size, count)}; tensor stays within a slice")
+            raise MeshError(
+                f"mesh {axis}={size} does not divide over {count} of {slices} slices: "
+                f"nearest are {nearest_words(size, count)}; tensor stays within a "
+                "slice"
+            )
     return on_data, slices // on_data, 1
 
 
@@ -152,8 +178,10 @@ def check_batch(batch_size: int, mesh: Mesh | AbstractMesh, what: str = "data.ba
     parts = batch_parts(mesh)
     if batch_size % parts:
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
-        raise MeshError(f"{what} {batch_size} does not divide over {axes} ({parts}): nearest are "
-                        f"{nearest_words(batch_size, parts)}")
+        raise MeshError(
+            f"{what} {batch_size} does not divide over {axes} ({parts}): nearest are "
+            f"{nearest_words(batch_size, parts)}"
+        )
 
 
 def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMesh) -> None:
@@ -165,9 +193,12 @@ def check_microbatch(batch_size: int, microbatches: int, mesh: Mesh | AbstractMe
     parts = batch_parts(mesh)
     if batch_size % microbatches == 0 and batch_size // microbatches % parts:
         axes = " x ".join(f"{axis}={mesh.shape[axis]}" for axis in BATCH_AXES)
-        raise MeshError(f"accumulation.microbatches {microbatches}: a microbatch of {batch_size // microbatches} does not divide "
-                        f"over {axes} ({parts}): nearest values of data.batch_size are "
-                        f"{nearest_words(batch_size, parts * microbatches)}")
+        raise MeshError(
+            f"accumulation.microbatches {microbatches}: a microbatch of "
+            f"{batch_size // microbatches} does not divide over {axes} ({parts}): "
+            "nearest values of data.batch_size are "
+            f"{nearest_words(batch_size, parts * microbatches)}"
+        )
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:

@@ -15,7 +15,8 @@ from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.rules import as_tuple
 
 Axes = tuple[str | None, ...]
-COMPUTED_APART = {"heads": "heads", "mlp": "hidden units"}  # used as sharded, since activations are sharded in the same way
+# used as sharded, since activations are sharded in the same way
+COMPUTED_APART = {"heads": "heads", "mlp": "hidden units"}
 INDIVISIBLE = "layers"  # the loop over layers would have to gather all layers
 
 
@@ -30,6 +31,7 @@ def parameter_shardings(boxed: Any, layout: Layout) -> Any:
       MeshError: no dimension of a parameter divides over a mesh axis; the message names the
         parameter.
     """
+
     def place(path, leaf):
         shape = nn.meta.unbox(leaf).shape
         name = path_of(path).removeprefix("params/")
@@ -69,31 +71,48 @@ def parameter_spec(name: str, shape: Sequence[int], axes: Axes, layout: Layout) 
       MeshError: heads or hidden units do not divide, or no dimension does.
     """
     mesh = layout.mesh.shape
-    wanted = [tuple(mesh_axis for mesh_axis in as_tuple(entry) if mesh[mesh_axis] > 1) for entry in layout.spec(axes)]
+    wanted = [
+        tuple(mesh_axis for mesh_axis in as_tuple(entry) if mesh[mesh_axis] > 1)
+        for entry in layout.spec(axes)
+    ]
     for size, axis, entry in zip(shape, axes, wanted, strict=True):
         parts = math.prod(mesh[mesh_axis] for mesh_axis in entry)
         if axis in COMPUTED_APART and size % parts:
-            raise MeshError(f"{name} {tuple(shape)}: {size} {COMPUTED_APART[axis]} do not divide over {words(entry, mesh)}: "
-                            f"nearest are {nearest_words(size, parts)} {COMPUTED_APART[axis]}, or sizes "
-                            f"{nearest_divisors(parts, [size])}")
-    elements = math.prod(size for size, axis in zip(shape, axes, strict=True) if axis != INDIVISIBLE)
+            raise MeshError(
+                f"{name} {tuple(shape)}: {size} {COMPUTED_APART[axis]} do not divide "
+                f"over {words(entry, mesh)}: nearest are {nearest_words(size, parts)} "
+                f"{COMPUTED_APART[axis]}, or sizes {nearest_divisors(parts, [size])}"
+            )
+    elements = math.prod(
+        size for size, axis in zip(shape, axes, strict=True) if axis != INDIVISIBLE
+    )
     if elements < layout.replicate_below:
-        wanted = [entry if axis in COMPUTED_APART else () for axis, entry in zip(axes, wanted, strict=True)]
+        wanted = [
+            entry if axis in COMPUTED_APART else ()
+            for axis, entry in zip(axes, wanted, strict=True)
+        ]
     placed, homeless = place_where_wanted(shape, wanted, mesh)
     divisible = [i for i, axis in enumerate(axes) if axis != INDIVISIBLE]
     for mesh_axis in homeless:
-        fitting = [i for i in divisible if shape[i] % (mesh[mesh_axis] * parts_of(placed[i], mesh)) == 0]
+        fitting = [
+            i for i in divisible if shape[i] % (mesh[mesh_axis] * parts_of(placed[i], mesh)) == 0
+        ]
         if not fitting:
             nearest = nearest_divisors(mesh[mesh_axis], [shape[i] for i in divisible])
-            raise MeshError(f"{name} {tuple(shape)}: no dimension divides over {mesh_axis}={mesh[mesh_axis]}: nearest sizes of "
-                            f"{mesh_axis} are {nearest}; or leave it whole with mesh.replicate_below={elements + 1}")
+            raise MeshError(
+                f"{name} {tuple(shape)}: no dimension divides over "
+                f"{mesh_axis}={mesh[mesh_axis]}: nearest sizes of {mesh_axis} are "
+                f"{nearest}; or leave it whole with "
+                f"mesh.replicate_below={elements + 1}"
+            )
         best = max(fitting, key=lambda i: (not placed[i], shape[i]))
         placed[best] += (mesh_axis,)
     return PartitionSpec(*(entry[0] if len(entry) == 1 else entry or None for entry in placed))
 
 
-def place_where_wanted(shape: Sequence[int], wanted: list[tuple[str, ...]],
-                       mesh: Any) -> tuple[list[tuple[str, ...]], list[str]]:
+def place_where_wanted(
+    shape: Sequence[int], wanted: list[tuple[str, ...]], mesh: Any
+) -> tuple[list[tuple[str, ...]], list[str]]:
     """The mesh axes that divide their intended dimension, by dimension, and those that do not."""
     placed: list[tuple[str, ...]] = []
     homeless = []
@@ -127,20 +146,30 @@ def shardings_like(tree: Any, parameters: Any, shardings: Any, layout: Layout) -
     replicated.
     """
     known = {}
-    pairs = zip(jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(shardings), strict=True)
+    pairs = zip(
+        jax.tree_util.tree_leaves_with_path(parameters), jax.tree.leaves(shardings), strict=True
+    )
     for (path, leaf), sharding in pairs:
         known[_names(path)] = (leaf.shape, sharding.spec)
 
     def place(path, leaf):
         names = _names(path)
-        found = next((known[names[start:]] for start in range(len(names)) if names[start:] in known), None)
-        spec = PartitionSpec() if found is None else spec_like(leaf.shape, *found, layout.replicate_below)
+        found = next(
+            (known[names[start:]] for start in range(len(names)) if names[start:] in known), None
+        )
+        spec = (
+            PartitionSpec()
+            if found is None
+            else spec_like(leaf.shape, *found, layout.replicate_below)
+        )
         return NamedSharding(layout.mesh, spec)
 
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def spec_like(shape: Sequence[int], parameter_shape: Sequence[int], spec: PartitionSpec, replicate_below: int) -> PartitionSpec:
+def spec_like(
+    shape: Sequence[int], parameter_shape: Sequence[int], spec: PartitionSpec, replicate_below: int
+) -> PartitionSpec:
     """The spec of an array that belongs to a parameter of `parameter_shape` and `spec`."""
     if tuple(shape) == tuple(parameter_shape):
         return spec

@@ -25,11 +25,17 @@ class HostRows:
           MeshError: the mesh has no device of this process.
         """
         self.sharding, self.batch_size = sharding, batch_size
-        held = {self.span(index) for index in sharding.addressable_devices_indices_map((batch_size,)).values()}
+        held = {
+            self.span(index)
+            for index in sharding.addressable_devices_indices_map((batch_size,)).values()
+        }
         if not held:
             sizes = " x ".join(f"{axis}={size}" for axis, size in sharding.mesh.shape.items())
-            raise MeshError(f"mesh {sizes}: leaves out all devices of host {jax.process_index()}; with several hosts set one "
-                            f"size to -1, which takes all {jax.device_count()}")
+            raise MeshError(
+                f"mesh {sizes}: leaves out all devices of host {jax.process_index()}; "
+                "with several hosts set one size to -1, which takes all "
+                f"{jax.device_count()}"
+            )
         self.rows = np.concatenate([np.arange(*span) for span in sorted(held)])
 
     def span(self, index: tuple[slice, ...] | None) -> tuple[int, int]:
@@ -49,11 +55,14 @@ class HostRows:
         def part(index: tuple[slice, ...] | None) -> np.ndarray:
             first, end, _ = rows_of(index).indices(self.batch_size // each)
             start = int(np.searchsorted(self.rows, first * each)) // each
-            return values[start:start + end - first]
+            return values[start : start + end - first]
 
-        return jax.make_array_from_callback((self.batch_size // each, *values.shape[1:]), self.sharding, part)
+        return jax.make_array_from_callback(
+            (self.batch_size // each, *values.shape[1:]), self.sharding, part
+        )
 
 
 def rows_of(index: tuple[slice, ...] | None) -> slice:
-    """The slice of the first axis, of an index that `jax` gives for a device; all of it for None."""
+    """The slice of the first axis, of an index that `jax` gives for a device; all of it for
+    None."""
     return index[0] if index else slice(None)

@@ -1,1 +1,2 @@
-"""The training loop and its parts: state, update step, optimizer, checkpoints and metric writers."""
+"""The training loop and its parts: state, update step, optimizer, checkpoints and metric
+writers."""

@@ -38,12 +38,23 @@ from vlp_jax.sharding.process_rows import HostRows
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.accumulation import check_collections
 from vlp_jax.training.cost.memory import check_state_fits
-from vlp_jax.training.evaluation import build_heads, build_predictor, build_text_generator, with_layout
+from vlp_jax.training.evaluation import (
+    build_heads,
+    build_predictor,
+    build_text_generator,
+    with_layout,
+)
 from vlp_jax.training.guard import skips_updates
 from vlp_jax.training.optimizer import build_optimizer, only_where_trained
 from vlp_jax.training.regularizers import check_regularizers
 from vlp_jax.training.schedule import build_schedule, total_steps
-from vlp_jax.training.state import abstract_state, boxed_parameters, create_state, parameter_axes, word_tables
+from vlp_jax.training.state import (
+    abstract_state,
+    boxed_parameters,
+    create_state,
+    parameter_axes,
+    word_tables,
+)
 from vlp_jax.training.step import build_train_step
 
 if TYPE_CHECKING:
@@ -91,9 +102,18 @@ class Run(Update):
         """The state before the first update, created with its final sharding."""
         batch, config = example_batch(self.config), self.config
         words = vector_arrays(self.words)
-        return jax.jit(lambda words: create_state(self.module, batch, self.optimizer, config.seed, config.ema is not None,
-                                                  skips_updates(config.guard), words),
-                       out_shardings=self.shardings)(words)
+        return jax.jit(
+            lambda words: create_state(
+                self.module,
+                batch,
+                self.optimizer,
+                config.seed,
+                config.ema is not None,
+                skips_updates(config.guard),
+                words,
+            ),
+            out_shardings=self.shardings,
+        )(words)
 
     def targets(self, stored: dict | None = None) -> Targets:
         """The targets predicted for samples.
@@ -102,12 +122,17 @@ class Run(Update):
           stored: the classes as stored with a checkpoint. Default: the classes found in the
             training set.
         """
-        return find_targets(self.config.data.targets, self.mixture.sources, stored or self.targets_found)
+        return find_targets(
+            self.config.data.targets, self.mixture.sources, stored or self.targets_found
+        )
 
     @functools.cached_property
     def targets_found(self) -> dict:
         """The targets that the primary process finds in the training set, as JSON."""
-        words = "still reading the training data for the classes of data.targets; their `names`, or a `file`, spare that"
+        words = (
+            "still reading the training data for the classes of data.targets; their `names`, "
+            "or a `file`, spare that"
+        )
         with message_while_waiting(lambda: words, SLOW_READING):
             return broadcast_from_primary("data.targets", self.look_for_targets)
 
@@ -127,8 +152,15 @@ class Run(Update):
           position: number of batches consumed before.
           targets: the targets of the samples. Default: those found in the training set.
         """
-        rows = TrainRows(self.mixture, self.preprocessor, self.config.data.augmentation, self.config.seed,
-                         asked_inputs(self.config.objectives), self.config.data.view_augmentation, targets or self.targets())
+        rows = TrainRows(
+            self.mixture,
+            self.preprocessor,
+            self.config.data.augmentation,
+            self.config.seed,
+            asked_inputs(self.config.objectives),
+            self.config.data.view_augmentation,
+            targets or self.targets(),
+        )
         data = dataclasses.replace(self.config.data, workers=self.workers)
         return Batches(rows, data, position, self.host_rows.rows)
 
@@ -136,7 +168,11 @@ class Run(Update):
     def workers(self) -> int:
         """The number of processes that decode on this host."""
         given = self.config.data.workers
-        return workers_for(available_cores(), jax.default_backend() != "cpu") if given is None else given
+        return (
+            workers_for(available_cores(), jax.default_backend() != "cpu")
+            if given is None
+            else given
+        )
 
     def to_device(self, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
         """The arrays of this process's rows as parts of global arrays.
@@ -163,11 +199,18 @@ class Run(Update):
         predictor = build_predictor(self.module, self.preprocessor, self.layout)
         text_generator = build_text_generator(self.module, predictor, self.layout)
         heads = build_heads(self.module, predictor, targets, self.layout)
-        return EvaluationSuite(specs, predictor, descriptions, self.config.data.threads, text_generator, heads)
+        return EvaluationSuite(
+            specs, predictor, descriptions, self.config.data.threads, text_generator, heads
+        )
 
     def evaluated_variables(self, state: Any) -> dict:
-        """The EMA parameters and their statistics where the config keeps them, else those of the last update."""
-        return {"params": state.params, **state.collections} if state.ema is None else state.ema_variables
+        """The EMA parameters and their statistics where the config keeps them, else those of the
+        last update."""
+        return (
+            {"params": state.params, **state.collections}
+            if state.ema is None
+            else state.ema_variables
+        )
 
 
 def build_module(config: "Experiment", compute: str | None = None) -> PretrainingModule:
@@ -177,7 +220,8 @@ def build_module(config: "Experiment", compute: str | None = None) -> Pretrainin
 
 
 def example_batch(config: "Experiment", rows: int = 2) -> dict[str, jax.Array]:
-    """A batch of zeros (True for bool) in the shapes of the config, to initialise the module with."""
+    """A batch of zeros (True for bool) in the shapes of the config, to initialise the module
+    with."""
     arrays = shapes_of_batch(config, rows)
     return {name: jnp.full(shape, dtype is bool, dtype) for name, (shape, dtype) in arrays.items()}
 
@@ -212,12 +256,24 @@ def build_run(config: "Experiment") -> Run:
     if config.data.workers:
         allow_workers(config.data, asked_inputs(config.objectives))
     words = word_vectors(config.model.text, preprocessor, update.module, example_batch(config))
-    return Run(**vars(update), config=config, layout=layout, host_rows=host_rows, mixture=mixture, preprocessor=preprocessor,
-               steps=steps, words=words)
+    return Run(
+        **vars(update),
+        config=config,
+        layout=layout,
+        host_rows=host_rows,
+        mixture=mixture,
+        preprocessor=preprocessor,
+        steps=steps,
+        words=words,
+    )
 
 
-def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, module: PretrainingModule,
-                 batch: dict[str, jax.Array]) -> WordVectors | None:
+def word_vectors(
+    tower: TextTowerConfig,
+    preprocessor: Preprocessor,
+    module: PretrainingModule,
+    batch: dict[str, jax.Array],
+) -> WordVectors | None:
     """The initial values of the text tower's embeddings, where the config names a file; else None.
 
     Args:
@@ -232,13 +288,21 @@ def word_vectors(tower: TextTowerConfig, preprocessor: Preprocessor, module: Pre
     if tower.word_vectors is None:
         return None
     if not word_tables(parameter_axes(module, batch)):
-        raise ConfigError("model.text.word_vectors: has no effect with objectives that do not use the text tower")
-    return vectors_of_tokens(tower.word_vectors, preprocessor.tokenizer, tower.vocab_size, tower.word_width,
-                             tower.word_overlap)
+        raise ConfigError(
+            "model.text.word_vectors: has no effect with objectives that do not use the text tower"
+        )
+    return vectors_of_tokens(
+        tower.word_vectors,
+        preprocessor.tokenizer,
+        tower.vocab_size,
+        tower.word_width,
+        tower.word_overlap,
+    )
 
 
 def vector_arrays(words: WordVectors | None) -> tuple[np.ndarray, np.ndarray] | None:
-    """`words` as `create_state` takes them: vectors [V, D], and bool [V], the tokens that have one."""
+    """`words` as `create_state` takes them: vectors [V, D], and bool [V], the tokens that have
+    one."""
     return None if words is None else (words.vectors, words.found)
 
 
@@ -249,7 +313,10 @@ def check_reached(config: "Experiment", steps: int) -> None:
       ConfigError: the message names the key that starts after the last step.
     """
     starts = {"profile.start": config.profile.start or 0}
-    starts |= {f"objectives.{name}.weight_start": spec.weight_start + 1 for name, spec in config.objectives.items()}
+    starts |= {
+        f"objectives.{name}.weight_start": spec.weight_start + 1
+        for name, spec in config.objectives.items()
+    }
     for name, start in starts.items():
         if start > steps:
             raise ConfigError(f"{name}: {start} is never reached, the run has {steps} steps")
@@ -280,10 +347,19 @@ def build_update(config: "Experiment", layout: Layout, steps: int) -> Update:
     check_regularizers(config.regularizers, config.optimizer.frozen, nn.meta.unbox(params))
     if any(objective.planned for objective in config.objectives.values()):
         optimizer = only_where_trained(optimizer, params)
-    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout,
-                                       skips_updates(config.guard))
+    shapes, shardings = abstract_state(
+        module,
+        batch,
+        optimizer,
+        config.seed,
+        config.ema is not None,
+        layout,
+        skips_updates(config.guard),
+    )
     check_collections(config, shapes.collections)
     step = with_layout(build_train_step(config, module, optimizer, schedule), layout)
     in_shardings = shardings, batch_sharding(layout.mesh)
-    compiled = jax.jit(step, donate_argnums=0, in_shardings=in_shardings, out_shardings=(shardings, None))
+    compiled = jax.jit(
+        step, donate_argnums=0, in_shardings=in_shardings, out_shardings=(shardings, None)
+    )
     return Update(module, optimizer, shapes, shardings, compiled)

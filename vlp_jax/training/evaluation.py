@@ -19,49 +19,69 @@ if TYPE_CHECKING:
     pass
 
 
-def build_predictor(module: PretrainingModule, preprocessor: Preprocessor, layout: Layout) -> Predictor:
+def build_predictor(
+    module: PretrainingModule, preprocessor: Preprocessor, layout: Layout
+) -> Predictor:
     """The predictor that embeds images and captions for evaluators, over the layout's mesh."""
+
     def embed(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="embed")
 
     def match(variables, batch):
         return module.apply(variables, batch, method="match")
 
-    return Predictor(with_layout(embed, layout), preprocessor, layout.mesh, with_layout(match, layout))
+    return Predictor(
+        with_layout(embed, layout), preprocessor, layout.mesh, with_layout(match, layout)
+    )
 
 
-def build_text_generator(module: PretrainingModule, predictor: Predictor, layout: Layout) -> TextGenerator:
-    """The text generator of evaluators, over the layout's mesh; used where the model has a decoder."""
+def build_text_generator(
+    module: PretrainingModule, predictor: Predictor, layout: Layout
+) -> TextGenerator:
+    """The text generator of evaluators, over the layout's mesh; used where the model has a
+    decoder."""
     _, end, padding = predictor.preprocessor.tokenizer.special_ids
 
     def losses(variables, image, text, mask):
         return module.apply(variables, image, text, mask, method="caption_losses")
 
     def write(variables, image, start, search):
-        return module.apply(variables, image, start, (end or [padding])[0], padding, search, method="write_captions")
+        return module.apply(
+            variables, image, start, (end or [padding])[0], padding, search, method="write_captions"
+        )
 
     return TextGenerator(with_layout(losses, layout), with_layout(write, layout), predictor)
 
 
-def build_heads(module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout) -> dict[str, SupervisedHead]:
+def build_heads(
+    module: PretrainingModule, predictor: Predictor, targets: Targets, layout: Layout
+) -> dict[str, SupervisedHead]:
     """{name: head} of the objectives that predict a target for evaluators, over the layout's mesh.
 
     They are compiled at their first use.
     """
+
     def predictor_of(ask: Callable) -> Predictor:
-        return Predictor(predictor.embed, predictor.preprocessor, layout.mesh, with_layout(ask, layout))
+        return Predictor(
+            predictor.embed, predictor.preprocessor, layout.mesh, with_layout(ask, layout)
+        )
 
     @functools.cache  # compiled once for all evaluations
     def writer(name: str, search: BeamSearch) -> Predictor:
         start, end, padding = predictor.preprocessor.tokenizer.special_ids
-        return predictor_of(lambda variables, batch: module.apply(variables, name, batch, start[0], end[0], padding, search,
-                                                                  method="write_answers"))
+        return predictor_of(
+            lambda variables, batch: module.apply(
+                variables, name, batch, start[0], end[0], padding, search, method="write_answers"
+            )
+        )
 
     def head(name: str, objective: ObjectiveConfig, target: str) -> SupervisedHead:
         candidates, writes = None, None
         if objective.generates:
             tokenizer = predictor.preprocessor.tokenizer
-            candidates = ranked_answers(target, targets.classes[target], tokenizer, present(objective.length))
+            candidates = ranked_answers(
+                target, targets.classes[target], tokenizer, present(objective.length)
+            )
             writes = functools.partial(writer, name)
 
         def predict(variables, batch):
@@ -69,12 +89,16 @@ def build_heads(module: PretrainingModule, predictor: Predictor, targets: Target
 
         return SupervisedHead(objective.tasks, predictor_of(predict), target, targets, writes)
 
-    return {name: head(name, objective, objective.target) for name, objective in module.objectives_config.items()
-            if objective.target is not None}
+    return {
+        name: head(name, objective, objective.target)
+        for name, objective in module.objectives_config.items()
+        if objective.target is not None
+    }
 
 
 def with_layout(function: Callable, layout: Layout) -> Callable:
     """`function`, traced with `layout` in use."""
+
     @functools.wraps(function)
     def traced(*arguments):
         with layout_in_use(layout):

@@ -1,4 +1,5 @@
-"""Frozen parameters: which they are, and how a train step leaves them and their statistics unchanged."""
+"""Frozen parameters: which they are, and how a train step leaves them and their statistics
+unchanged."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -12,12 +13,14 @@ from vlp_jax.sharding.parameter_sharding import path_of
 
 
 def is_frozen(name: str, frozen: Sequence[str]) -> bool:
-    """Whether one of the regexes `frozen` of `OptimizerConfig` is found in the path of a parameter."""
+    """Whether one of the regexes `frozen` of `OptimizerConfig` is found in the path of a
+    parameter."""
     return any(re.search(pattern, name) for pattern in frozen)
 
 
 def zero_frozen(gradients: Any, frozen: Sequence[str]) -> Any:
-    """`gradients` with those of frozen parameters set to zero, so that XLA does not compute them."""
+    """`gradients` with those of frozen parameters set to zero, so that XLA does not compute
+    them."""
     if not frozen:
         return gradients
 
@@ -42,10 +45,16 @@ def statistics_kept(frozen: Sequence[str]) -> Callable:
     leaves them unchanged. Otherwise the features of a frozen encoder would change with every
     update, and differ from those in evaluation.
     """
-    def intercept(call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext) -> Any:
+
+    def intercept(
+        call: Callable, arguments: tuple, keywords: dict, context: nn.module.InterceptorContext
+    ) -> Any:
         module = context.module
-        if (isinstance(module, nn.BatchNorm) and context.method_name == "__call__"
-            and is_frozen_norm("/".join(module.path), frozen)):
+        if (
+            isinstance(module, nn.BatchNorm)
+            and context.method_name == "__call__"
+            and is_frozen_norm("/".join(module.path), frozen)
+        ):
             keywords = {**keywords, "use_running_average": True}
         return call(*arguments, **keywords)
 

@@ -1,4 +1,5 @@
-"""Initialisation of a fresh run from checkpoints of other runs: the config's section `pretrained`."""
+"""Initialisation of a fresh run from checkpoints of other runs: the config's section
+`pretrained`."""
 
 import dataclasses
 import functools
@@ -21,7 +22,13 @@ from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.linear_maps import WORDS
 from vlp_jax.sharding.parameter_sharding import Axes
 from vlp_jax.training.build import Run, build_module, example_batch
-from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat, read_metadata, unflat
+from vlp_jax.training.checkpoints.format import (
+    checkpoint_folder,
+    describe,
+    flat,
+    read_metadata,
+    unflat,
+)
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.pretrained import PretrainedConfig
@@ -101,7 +108,11 @@ def step_of(key: str, folder: str, spec: PretrainedConfig) -> int:
         return find_step(folder, spec.step)
     except CheckpointError as error:
         elsewhere = spec.stage is None
-        advice = "give the folder of a run that has saved" if elsewhere else f"train the stage {spec.stage!r} before this one"
+        advice = (
+            ("give the folder of a run that has saved")
+            if elsewhere
+            else f"train the stage {spec.stage!r} before this one"
+        )
         raise ConfigError(f"{key}: {error.args[0]}; {advice}") from error
 
 
@@ -113,35 +124,67 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
     key = f"pretrained.{name}"
     metadata = read_metadata(checkpoint_folder(folder), step)
     if spec.ema and "ema" not in metadata["fingerprints"]:
-        raise ConfigError(f"{key}.ema: {folder} keeps no EMA of its parameters; set it to None or False")
+        raise ConfigError(
+            f"{key}.ema: {folder} keeps no EMA of its parameters; set it to None or False"
+        )
     restore_config(folder, step, allowed=spec.components)  # before any file is written
     here = describe(run.shapes.params)
     there = shapes_as_here(metadata["parameters"], here)
-    patterns = spec.parameters or (MODEL, *objectives_that_continue(here, there, metadata["config"], run.config))
+    patterns = spec.parameters or (
+        MODEL,
+        *objectives_that_continue(here, there, metadata["config"], run.config),
+    )
     for pattern in patterns:
         match_rules(f"{key}.parameters", [(pattern, 1.0)], run.shapes.params, default=0.0)
         if not any(re.search(pattern, path) for path in here.keys() & there.keys()):
-            raise ConfigError(f"{key}.parameters: {pattern!r} matches no parameter that this model and {folder} both have")
+            raise ConfigError(
+                f"{key}.parameters: {pattern!r} matches no parameter that this "
+                f"model and {folder} both have"
+            )
     wanted, offered = named(here, patterns), named(there, patterns)
     taken = {path: shape for path, shape in wanted.items() if path in there}
     check_depths(key, folder, wanted, offered)
     axes = parameter_axes(run.module, example_batch(run.config))
-    changes = tuple(changed(key, folder, path, there[path], shape, axes.get(path, ()))
-                    for path, shape in taken.items() if there[path] != shape)
+    changes = tuple(
+        changed(key, folder, path, there[path], shape, axes.get(path, ()))
+        for path, shape in taken.items()
+        if there[path] != shape
+    )
     # Tables of patches' codes have an axis of this name too, of another length.
-    of_words = [path for path, shape in taken.items()
-                if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape]
+    of_words = [
+        path
+        for path, shape in taken.items()
+        if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape
+    ]
     check_words(key, folder, of_words, metadata["preprocessor"], run.preprocessor)
     kept, known = describe(run.shapes.collections), metadata.get("collections", {})
-    beside = [path for path, shape in kept.items() if path.startswith("batch_stats/") and known.get(path) == shape
-              and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)]
+    beside = [
+        path
+        for path, shape in kept.items()
+        if path.startswith("batch_stats/")
+        and known.get(path) == shape
+        and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)
+    ]
     left = tuple(path for path in wanted if path not in there)
     unused = tuple(path for path in there if path not in taken)
-    return Origin(name, folder, step, spec.ema, tuple(taken), tuple(beside), changes, left, unused, axes,
-                  spec.components)
+    return Origin(
+        name,
+        folder,
+        step,
+        spec.ema,
+        tuple(taken),
+        tuple(beside),
+        changes,
+        left,
+        unused,
+        axes,
+        spec.components,
+    )
 
 
-def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, config: "Experiment") -> list[str]:
+def objectives_that_continue(
+    here: Shapes, there: Shapes, config_there: dict, config: "Experiment"
+) -> list[str]:
     """Patterns of the parameters of objectives that are the same in both runs.
 
     Objectives are the same if their name, kind and the shapes of all parameters are equal. For
@@ -155,7 +198,10 @@ def objectives_that_continue(here: Shapes, there: Shapes, config_there: dict, co
         shapes = named(here, (pattern,))
         if shapes and shapes == named(there, (pattern,)) and theirs.get("kind") == objective.kind:
             target = objective.target
-            if target is None or (theirs["target"] == target and same_target(config_there["data"], config.data, target)):
+            if target is None or (
+                theirs["target"] == target
+                and same_target(config_there["data"], config.data, target)
+            ):
                 found.append(pattern)
     return found
 
@@ -167,17 +213,27 @@ def same_target(there: dict, here: DataConfig, name: str) -> bool:
     """
     target = here.targets[name]
     found_in_data = isinstance(target, ClassesConfig) and not target.names
-    return there["targets"].get(name) == to_tree(target) and (not found_in_data or there["train"] == to_tree(here.train))
+    return there["targets"].get(name) == to_tree(target) and (
+        not found_in_data or there["train"] == to_tree(here.train)
+    )
 
 
 def folder_of(spec: PretrainedConfig, workdir: str) -> str:
     """The workdir that an entry names; that of a stage is next to this one."""
-    return spec.workdir or "" if spec.stage is None else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
+    return (
+        spec.workdir or ""
+        if spec.stage is None
+        else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
+    )
 
 
 def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
     """The parameters whose path one of the patterns is found in."""
-    return {path: shape for path, shape in shapes.items() if any(re.search(pattern, path) for pattern in patterns)}
+    return {
+        path: shape
+        for path, shape in shapes.items()
+        if any(re.search(pattern, path) for pattern in patterns)
+    }
 
 
 def grouped(paths: Sequence[str]) -> str:
@@ -187,9 +243,16 @@ def grouped(paths: Sequence[str]) -> str:
     """
     groups: dict[str, list[str]] = {}
     for path in paths:
-        groups.setdefault("/".join(path.split("/")[:2 if path.startswith("model/") else 1]), []).append(path)
-    said = [f"{found[0]}" if len(found) == 1 else f"{group} ({len(found)})" for group, found in groups.items()]
-    return ", ".join(said[:GROUPS]) + (f" and {len(said) - GROUPS} more" if len(said) > GROUPS else "")
+        groups.setdefault(
+            "/".join(path.split("/")[: 2 if path.startswith("model/") else 1]), []
+        ).append(path)
+    said = [
+        f"{found[0]}" if len(found) == 1 else f"{group} ({len(found)})"
+        for group, found in groups.items()
+    ]
+    return ", ".join(said[:GROUPS]) + (
+        (f" and {len(said) - GROUPS} more") if len(said) > GROUPS else ""
+    )
 
 
 def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None:
@@ -201,8 +264,11 @@ def check_depths(key: str, folder: str, wanted: Shapes, offered: Shapes) -> None
     there = depths(offered)
     for stack, depth in depths(wanted).items():
         if there.get(stack, depth) != depth:
-            raise ConfigError(f"{key}: {stack.rstrip('/_')} has {there[stack]} layers in {folder} and {depth} in this config; make "
-                              f"them alike, or leave it out of {key}.parameters")
+            raise ConfigError(
+                f"{key}: {stack.rstrip('/_')} has {there[stack]} layers in {folder} "
+                f"and {depth} in this config; make them alike, or leave it out of "
+                f"{key}.parameters"
+            )
 
 
 def changed(key: str, folder: str, path: str, there: list[int], here: list[int], axes: Axes) -> str:
@@ -213,20 +279,29 @@ def changed(key: str, folder: str, path: str, there: list[int], here: list[int],
     """
     change = change_of(there, here, axes=axes)
     if change is None:
-        raise ConfigError(f"{key}: {path} is {there} in {folder} and {here} in this config; make them alike, or leave it out of "
-                          f"{key}.parameters")
+        raise ConfigError(
+            f"{key}: {path} is {there} in {folder} and {here} in this config; make "
+            f"them alike, or leave it out of {key}.parameters"
+        )
     return f"{path} {there} {change} to {here}"
 
 
-def check_words(key: str, folder: str, of_words: Sequence[str], stored: dict, preprocessor: Preprocessor) -> None:
-    """Checks that parameters with an axis of the vocabulary come from a run with the same tokenizer.
+def check_words(
+    key: str, folder: str, of_words: Sequence[str], stored: dict, preprocessor: Preprocessor
+) -> None:
+    """Checks that parameters with an axis of the vocabulary come from a run with the same
+    tokenizer.
 
     Raises:
       ConfigError: the other run has another tokenizer.
     """
     if of_words and stored["tokenizer"] != preprocessor.tokenizer.definition:
-        raise ConfigError(f"{key}: {of_words[0]} in {folder} belongs to the words of another tokenizer than data.text.tokenizer="
-                          f"{preprocessor.tokenizer.spec.tokenizer!r}; use that run's, or leave it out of {key}.parameters")
+        raise ConfigError(
+            f"{key}: {of_words[0]} in {folder} belongs to the words of another "
+            "tokenizer than "
+            f"data.text.tokenizer={preprocessor.tokenizer.spec.tokenizer!r}; use "
+            f"that run's, or leave it out of {key}.parameters"
+        )
 
 
 def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
@@ -237,17 +312,35 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
     """
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
-        config = restore_config(origin.folder, origin.step, together=True, allowed=origin.components)
-        found = restore_variables(origin.folder, origin.step, origin.ema, build_module(config), config, layout)
+        config = restore_config(
+            origin.folder, origin.step, together=True, allowed=origin.components
+        )
+        found = restore_variables(
+            origin.folder, origin.step, origin.ema, build_module(config), config, layout
+        )
         arrays, beside = flat(found.pop("params")), flat(found)
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}
-        params |= wait_on_cpu(jax.jit(functools.partial(as_here, axes=origin.axes), out_shardings=shardings)(arrays, fresh))
-        collections |= {path: jax.device_put(beside[path], collections[path].sharding) for path in origin.collections}
-        new = f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}" if origin.left else ""
+        params |= wait_on_cpu(
+            jax.jit(functools.partial(as_here, axes=origin.axes), out_shardings=shardings)(
+                arrays, fresh
+            )
+        )
+        collections |= {
+            path: jax.device_put(beside[path], collections[path].sharding)
+            for path in origin.collections
+        }
+        new = (
+            (f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}")
+            if origin.left
+            else ""
+        )
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
-        report(f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters from {origin.folder}, step "
-               f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}")
+        report(
+            f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters "
+            f"from {origin.folder}, step "
+            f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}"
+        )
     initial = [path for path in params if not any(path in origin.parameters for origin in origins)]
     if origins and initial:
         report(f"not pretrained, as initialised by the seed: {grouped(initial)}")
@@ -256,4 +349,6 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
     ema = statistics = None
     if state.ema is not None:
         ema, statistics = jax.tree.map(jnp.copy, (params, running_statistics(collections)))
-    return dataclasses.replace(state, params=params, ema=ema, collections=collections, ema_statistics=statistics)
+    return dataclasses.replace(
+        state, params=params, ema=ema, collections=collections, ema_statistics=statistics
+    )

@@ -23,10 +23,12 @@ class PretrainedConfig(Section):
     stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
     step: int | None = between(None, 1)  # None: its latest checkpoint
     ema: bool | None = None  # take the EMA parameters; None: where the run has them
-    # Regexes of the parameters taken, by their names here, where both runs have them. Empty: all of the model, and those of an
-    # objective with the same name, kind and shapes in both (a scale, a bias, a head for the same target).
+    # Regexes of the parameters taken, by their names here, where both runs have them. Empty: all of
+    # the model, and those of an objective with the same name, kind and shapes in both (a scale, a
+    # bias, a head for the same target).
     parameters: tuple[str, ...] = ()
-    components: tuple[str, ...] = ()  # modules of your own that may be imported for classes that the other run's config names
+    # modules of your own that may be imported for classes that the other run's config names
+    components: tuple[str, ...] = ()
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
         """A message where not exactly one of `workdir` and `stage` is set."""

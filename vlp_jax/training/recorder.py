@@ -1,4 +1,5 @@
-"""The record of a run: rows of metrics.jsonl, further writers, the progress line, and the newest value of each metric."""
+"""The record of a run: rows of metrics.jsonl, further writers, the progress line, and the newest
+value of each metric."""
 
 import contextlib
 import os
@@ -14,7 +15,8 @@ from vlp_jax.training.writers.base import MetricWriter, RunFacts, open_writer
 
 
 class Recorder:
-    """Everything that a run writes about itself, except checkpoints; only the primary process writes.
+    """Everything that a run writes about itself, except checkpoints; only the primary process
+    writes.
 
     Args:
       run: the run.
@@ -28,7 +30,8 @@ class Recorder:
         self.rows = MetricsFile(path, keep_up_to=step) if is_primary_process() else NullWriter()
         self.writers = self.open_writers(step)
         self.progress = Progress(run.steps)
-        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}  # the newest value of each
+        # the newest value of each
+        self.metrics = {key: value for row in self.rows.rows for key, value in row.items()}
         self.metrics.pop(UTILISATION, None)  # it may be of other devices
 
     def open_writers(self, step: int) -> list[MetricWriter]:
@@ -36,14 +39,23 @@ class Recorder:
         if not is_primary_process():
             return []
         config = self.run.config
-        return [open_writer(spec, RunFacts(name, self.workdir, step, to_tree(config))) for name, spec in config.writers.items()]
+        return [
+            open_writer(spec, RunFacts(name, self.workdir, step, to_tree(config)))
+            for name, spec in config.writers.items()
+        ]
 
     def write(self, row: dict[str, Any], seconds_left: float) -> None:
         """Adds the row of an update."""
         for writer in (self.rows, *self.writers):
             writer.write(row)
         self.metrics |= row
-        self.progress.update(row["step"], row["train/loss"], row["train/examples_per_second"], seconds_left, row.get(UTILISATION))
+        self.progress.update(
+            row["step"],
+            row["train/loss"],
+            row["train/examples_per_second"],
+            seconds_left,
+            row.get(UTILISATION),
+        )
 
     def amend(self, step: int, measured: Mapping[str, float]) -> None:
         """Adds metrics measured after the newest update to its row."""

@@ -30,7 +30,8 @@ class RegularizerConfig(Section):
 
     l1: float = between(0.0, 0.0)
     l2: float = between(0.0, 0.0)
-    pattern: str = r"kernel$"  # regex, searched in the path of each parameter, as in `optimizer`, to select w
+    # regex, searched in the path of each parameter, as in `optimizer`, to select w
+    pattern: str = r"kernel$"
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         """Also a message where both factors are 0."""
@@ -40,7 +41,8 @@ class RegularizerConfig(Section):
 
 
 def penalty(regularizer: RegularizerConfig, frozen: Sequence[str], params: Any) -> jax.Array:
-    """l1 * sum |w| + l2 * sum w^2 over all numbers w of the parameters that the regularizer applies to.
+    """l1 * sum |w| + l2 * sum w^2 over all numbers w of the parameters that the regularizer applies
+    to.
 
     These are the parameters whose path `regularizer.pattern` is found in, without frozen ones. With
     l2 = 0 this is the lasso penalty, with l1 = 0 that of ridge regression, with both that of the
@@ -53,6 +55,7 @@ def penalty(regularizer: RegularizerConfig, frozen: Sequence[str], params: Any) 
       params: float32, on any devices.
     Returns: scalar, float32.
     """
+
     def of(path, w):
         if not _counts(regularizer, frozen, path_of(path)):
             return jnp.zeros((), jnp.float32)
@@ -62,7 +65,9 @@ def penalty(regularizer: RegularizerConfig, frozen: Sequence[str], params: Any) 
     return jnp.asarray(sum(jax.tree.leaves(jax.tree_util.tree_map_with_path(of, params))))
 
 
-def with_penalties(config: "Experiment", params: Any, gradients: Any, metrics: Metrics) -> tuple[Any, Metrics]:
+def with_penalties(
+    config: "Experiment", params: Any, gradients: Any, metrics: Metrics
+) -> tuple[Any, Metrics]:
     """The gradients and metrics of an update with the penalties added.
 
     The penalties are part of the metric `loss`, and each is reported as `regularizer/NAME`. To be
@@ -80,18 +85,29 @@ def with_penalties(config: "Experiment", params: Any, gradients: Any, metrics: M
         return gradients, metrics
 
     def total(params):
-        parts = {name: penalty(spec, config.optimizer.frozen, params) for name, spec in config.regularizers.items()}
+        parts = {
+            name: penalty(spec, config.optimizer.frozen, params)
+            for name, spec in config.regularizers.items()
+        }
         return sum(parts.values()), parts
 
     slopes, parts = jax.grad(total, has_aux=True)(params)
-    metrics = {**metrics, "loss": metrics["loss"] + sum(parts.values()),
-               **{f"regularizer/{name}": value for name, value in parts.items()}}
-    if any(objective.planned for objective in config.objectives.values()):  # see `optimizer.only_where_trained`
-        slopes = jax.tree.map(lambda slope, gradient: jnp.where((gradient != 0).any(), slope, 0.0), slopes, gradients)
+    metrics = {
+        **metrics,
+        "loss": metrics["loss"] + sum(parts.values()),
+        **{f"regularizer/{name}": value for name, value in parts.items()},
+    }
+    # see `optimizer.only_where_trained`
+    if any(objective.planned for objective in config.objectives.values()):
+        slopes = jax.tree.map(
+            lambda slope, gradient: jnp.where((gradient != 0).any(), slope, 0.0), slopes, gradients
+        )
     return jax.tree.map(jnp.add, gradients, slopes), metrics
 
 
-def check_regularizers(regularizers: Mapping[str, RegularizerConfig], frozen: Sequence[str], params: Any) -> None:
+def check_regularizers(
+    regularizers: Mapping[str, RegularizerConfig], frozen: Sequence[str], params: Any
+) -> None:
     """Checks the patterns of the regularizers.
 
     Args:
@@ -103,10 +119,14 @@ def check_regularizers(regularizers: Mapping[str, RegularizerConfig], frozen: Se
     """
     paths = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for name, regularizer in regularizers.items():
-        match_rules(f"regularizers.{name}.pattern", [(regularizer.pattern, 1.0)], params, default=0.0)
+        match_rules(
+            f"regularizers.{name}.pattern", [(regularizer.pattern, 1.0)], params, default=0.0
+        )
         if not any(_counts(regularizer, frozen, path) for path in paths):
-            raise ConfigError(f"regularizers.{name}.pattern: {regularizer.pattern!r} matches none but parameters that "
-                              "optimizer.frozen keeps as they are")
+            raise ConfigError(
+                f"regularizers.{name}.pattern: {regularizer.pattern!r} matches none "
+                "but parameters that optimizer.frozen keeps as they are"
+            )
 
 
 def _counts(regularizer: RegularizerConfig, frozen: Sequence[str], path: str) -> bool:

@@ -17,16 +17,22 @@ from vlp_jax.sharding.parameter_sharding import Axes
 
 Shapes = dict[str, list[int]]
 
-LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")  # stack, layer, rest of the path: see `models.layers.transformer`
+# stack, layer, rest of the path: see `models.layers.transformer`
+LAYER = re.compile(r"(.+?)(layers|layer_\d+)/(.+)")
 # Logical axes of positions, which differ in length between runs.
-GRIDS = {"patches": 0, "mean_and_patches": 1}  # a square grid of patches, rows from the top; number of tokens before it
+# a square grid of patches, rows from the top; number of tokens before it
+GRIDS = {"patches": 0, "mean_and_patches": 1}
 LINES = ("patch_rows", "patch_columns")
 TEXT = "text_positions"
 
 
-def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array],
-            axes: Mapping[str, Axes] = types.MappingProxyType({})) -> dict[str, jax.Array]:
-    """Parameters of another run under the names and in the shapes that they have here; a function to trace.
+def as_here(
+    arrays: dict[str, jax.Array],
+    fresh: dict[str, jax.Array],
+    axes: Mapping[str, Axes] = types.MappingProxyType({}),
+) -> dict[str, jax.Array]:
+    """Parameters of another run under the names and in the shapes that they have here; a function
+    to trace.
 
     Args:
       arrays: {path: array} of the other run, as it names them.
@@ -35,18 +41,22 @@ def as_here(arrays: dict[str, jax.Array], fresh: dict[str, jax.Array],
       axes: {path: logical axes} of the wanted parameters whose shape differs.
     """
     arrays = restacked(arrays, fresh)
-    return {path: fitted(arrays[path], array, axes=axes.get(path, ())) for path, array in fresh.items()}
+    return {
+        path: fitted(arrays[path], array, axes=axes.get(path, ())) for path, array in fresh.items()
+    }
 
 
 def shapes_as_here(there: Shapes, here: Shapes) -> Shapes:
-    """The shapes of another run's parameters under the names that they have here (see `restacked`)."""
+    """The shapes of another run's parameters under the names that they have here (see
+    `restacked`)."""
     arrays = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in there.items()}
     found = jax.eval_shape(functools.partial(restacked, names=tuple(here)), arrays)
     return {path: list(array.shape) for path, array in found.items()}
 
 
 def restacked(arrays: dict[str, jax.Array], names: Iterable[str]) -> dict[str, jax.Array]:
-    """The same parameters, {path: array}, with each stack scanned or unrolled as it is in the paths `names`.
+    """The same parameters, {path: array}, with each stack scanned or unrolled as it is in the paths
+    `names`.
 
     The arrays of scanned layers are stacked along a leading axis.
     """
@@ -56,14 +66,18 @@ def restacked(arrays: dict[str, jax.Array], names: Iterable[str]) -> dict[str, j
     found: dict[str, jax.Array] = {}
     stacked: dict[str, dict[int, jax.Array]] = {}
     for path, array in arrays.items():
-        stack, layer, part = match.groups() if (match := LAYER.fullmatch(path)) else (None, None, None)
+        stack, layer, part = (
+            match.groups() if (match := LAYER.fullmatch(path)) else (None, None, None)
+        )
         if layer == "layers" and stack in single:
             found |= {f"{stack}layer_{i}/{part}": array[i] for i in range(len(array))}
         elif layer not in (None, "layers") and stack in scanned:
             stacked.setdefault(f"{stack}layers/{part}", {})[number_of(layer)] = array
         else:
             found[path] = array
-    return found | {path: jnp.stack([parts[i] for i in sorted(parts)]) for path, parts in stacked.items()}
+    return found | {
+        path: jnp.stack([parts[i] for i in sorted(parts)]) for path, parts in stacked.items()
+    }
 
 
 def depths(shapes: Shapes) -> dict[str, int]:
@@ -72,7 +86,9 @@ def depths(shapes: Shapes) -> dict[str, int]:
     for path, shape in shapes.items():
         if match := LAYER.fullmatch(path):
             stack, layer, _ = match.groups()
-            numbers.setdefault(stack, set()).update(range(shape[0]) if layer == "layers" else [number_of(layer)])
+            numbers.setdefault(stack, set()).update(
+                range(shape[0]) if layer == "layers" else [number_of(layer)]
+            )
     return {stack: len(found) for stack, found in numbers.items()}
 
 
@@ -91,7 +107,11 @@ def change_of(there: list[int], here: list[int], *, axes: Axes) -> str | None:
       axes: its logical axes here.
     """
     axis = next((i for i, name in enumerate(axes) if name in (*GRIDS, *LINES, TEXT)), None)
-    if axis is None or len(there) != len(here) or any(there[i] != here[i] for i in range(len(here)) if i != axis):
+    if (
+        axis is None
+        or len(there) != len(here)
+        or any(there[i] != here[i] for i in range(len(here)) if i != axis)
+    ):
         return None
     if axes[axis] != TEXT:
         return "resampled"
@@ -107,7 +127,7 @@ def fitted(array: jax.Array, fresh: jax.Array, *, axes: Axes) -> jax.Array:
     if array.shape == fresh.shape:
         return array
     if TEXT in axes:
-        return jnp.concatenate([array[:, :fresh.shape[1]], fresh[:, array.shape[1]:]], axis=1)
+        return jnp.concatenate([array[:, : fresh.shape[1]], fresh[:, array.shape[1] :]], axis=1)
     front = next((GRIDS[name] for name in axes if name in GRIDS), None)
     return bicubic(array, fresh.shape) if front is None else resampled(array, fresh.shape[1], front)
 
@@ -130,7 +150,8 @@ def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
 
 
 def bicubic(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Interpolation with the cubic kernel of Keys 1981, a = -1/2, widened where the grid becomes coarser.
+    """Interpolation with the cubic kernel of Keys 1981, a = -1/2, widened where the grid becomes
+    coarser.
 
     OpenCLIP and timm resample positions in this way (PyTorch's bicubic with antialias=True).
     PyTorch's bicubic without antialias, which METER and BLIP use, has a = -3/4; big_vision

@@ -37,15 +37,21 @@ def find_step(folder: str, step: int | None) -> int:
     if not steps:
         raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")
     if step is not None and step not in steps:
-        raise CheckpointError(f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+        raise CheckpointError(
+            f"{folder}: has no checkpoint of step {step}; there are {', '.join(map(str, steps))}"
+        )
     lost = lost_checkpoint(checkpoints, steps[-1]) if step is None else None
     if lost:
         remark(f"warning: {lost}")  # stdout may hold the results of an evaluation
     return steps[-1] if step is None else step
 
 
-def restore_config(folder: str, step: int | None = None, together: bool = False,
-                   allowed: Collection[str] | None = ()) -> "Experiment":
+def restore_config(
+    folder: str,
+    step: int | None = None,
+    together: bool = False,
+    allowed: Collection[str] | None = (),
+) -> "Experiment":
     """The config that a checkpoint was trained with.
 
     Args:
@@ -63,8 +69,14 @@ def restore_config(folder: str, step: int | None = None, together: bool = False,
     return to_config(tree, place=os.path.join(checkpoints, str(step)), allowed=allowed)
 
 
-def restore_variables(folder: str, step: int, ema: bool | None, module: PretrainingModule, config: "Experiment",
-                      layout: Layout | None) -> dict[str, Any]:
+def restore_variables(
+    folder: str,
+    step: int,
+    ema: bool | None,
+    module: PretrainingModule,
+    config: "Experiment",
+    layout: Layout | None,
+) -> dict[str, Any]:
     """The variables of a checkpoint.
 
     Args: as in `vlp_jax.load`.
@@ -74,15 +86,20 @@ def restore_variables(folder: str, step: int, ema: bool | None, module: Pretrain
     checkpoints = checkpoint_folder(folder)
     metadata = read_metadata(checkpoints, step, together=layout is not None)
     if ema and config.ema is None:
-        raise CheckpointError(f"{folder}: keeps no EMA of its parameters (config key ema); load it with ema=False")
+        raise CheckpointError(
+            f"{folder}: keeps no EMA of its parameters (config key ema); load it with ema=False"
+        )
     ema = config.ema is not None if ema is None else ema
     if layout is None:
         check_parameters_fit(metadata["parameters"], f"{checkpoints}/{step}")
     shardings = None if layout is None else place_parameters(module, example_batch(config), layout)
-    variables = {"params": restore_arrays(checkpoints, step, "ema" if ema else "params", metadata, shardings)}
+    variables = {
+        "params": restore_arrays(checkpoints, step, "ema" if ema else "params", metadata, shardings)
+    }
     like = abstract_collections(module, example_batch(config))
     items = {"collections": like} | ({"ema_statistics": running_statistics(like)} if ema else {})
-    for name, shapes in items.items():  # the statistics of the EMA parameters replace those of the last update
+    # the statistics of the EMA parameters replace those of the last update
+    for name, shapes in items.items():
         if shapes:
             place = None if layout is None else replicated(layout.mesh)
             variables |= restore_collections(checkpoints, step, name, shapes, metadata, place)

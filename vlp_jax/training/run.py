@@ -1,4 +1,5 @@
-"""A run from its config to its outcome: checks before the first update, and guards around training."""
+"""A run from its config to its outcome: checks before the first update, and guards around
+training."""
 
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 
 def train(config: "Experiment", workdir: str, accept_changes: bool = False) -> Outcome:
-    """Trains to the end or until a signal to stop; resumes from the latest valid checkpoint in `workdir`.
+    """Trains to the end or until a signal to stop; resumes from the latest valid checkpoint in
+    `workdir`.
 
     Writes config.json, metrics.jsonl, tensorboard/ and checkpoints/ there.
 
@@ -57,18 +59,23 @@ def train_alone(run: Run, workdir: str, changes: list[str]) -> Outcome:
     for change in changes:
         report(f"config changed: {change}")
     if len(run.mixture) < config.data.batch_size:
-        warn(f"{run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one batch of {config.data.batch_size}; "
-             "every batch continues into the next epoch")
+        warn(
+            f"{run.mixture.describe()}: {len(run.mixture)} examples an epoch are less than one "
+            f"batch of {config.data.batch_size}; every batch continues into the next epoch"
+        )
     if (cores := available_cores()) < run.workers:
-        warn(f"data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and take turns; fewer are faster, or "
-             "none to let this machine choose (data.workers=none)")
+        warn(
+            f"data.workers={run.workers} processes decode on {cores} core{'s' * (cores > 1)} and "
+            "take turns; fewer are faster, or none to let this machine choose (data.workers=none)"
+        )
     for line in derived_sizes(config.model):
         report(line)
     with StopSignal() as stop, Watchdog(config.watchdog, workdir, jax.process_index()) as watchdog:
         try:
             trainer = Trainer(run, workdir, stop, watchdog)
             if changes:
-                claim_workdir(workdir, config)  # only now, once the checkpoint is known to fit the changed config
+                # only now, once the checkpoint is known to fit the changed config
+                claim_workdir(workdir, config)
             with trainer:
                 return trainer.train()
         except Exception as error:

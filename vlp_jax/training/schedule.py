@@ -43,14 +43,17 @@ class ScheduleConfig(Component):
     run.
     """
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "cosine": "vlp_jax.training.schedule:CosineConfig",
-        "linear": "vlp_jax.training.schedule:LinearConfig",
-        "rsqrt": "vlp_jax.training.schedule:RsqrtConfig",
-        "constant": "vlp_jax.training.schedule:ConstantConfig",
-        "exponential": "vlp_jax.training.schedule:ExponentialConfig",
-        "warmup_stable_decay": "vlp_jax.training.schedule:WarmupStableDecayConfig",
-    }, default="cosine")
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "cosine": "vlp_jax.training.schedule:CosineConfig",
+            "linear": "vlp_jax.training.schedule:LinearConfig",
+            "rsqrt": "vlp_jax.training.schedule:RsqrtConfig",
+            "constant": "vlp_jax.training.schedule:ConstantConfig",
+            "exponential": "vlp_jax.training.schedule:ExponentialConfig",
+            "warmup_stable_decay": "vlp_jax.training.schedule:WarmupStableDecayConfig",
+        },
+        default="cosine",
+    )
 
     warmup: float = between(0.0, 0.0)  # below 1 a fraction of the run, else steps
 
@@ -96,7 +99,8 @@ class ConstantConfig(ScheduleConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ExponentialConfig(ScheduleConfig):
-    """factor^n in the n-th `period` counted from the first step, or `final` where that is more (BLIP's epochs)."""
+    """factor^n in the n-th `period` counted from the first step, or `final` where that is more
+    (BLIP's epochs)."""
 
     factor: float = between(0.9, 1e-6, 1.0)  # multiplies the learning rate once per `period`
     period: float = between(1000.0, 0.0)  # below 1 a fraction of the run, else steps
@@ -105,14 +109,15 @@ class ExponentialConfig(ScheduleConfig):
     def shape(self, at: Moment) -> jax.Array:
         """The power of `factor` that belongs to the step, at least `final`."""
         period = max(1, _length(self.period, at.steps))
-        return jnp.maximum(self.factor**jnp.floor(at.step / period), self.final)
+        return jnp.maximum(self.factor ** jnp.floor(at.step / period), self.final)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WarmupStableDecayConfig(ScheduleConfig):
     """The peak learning rate, then a line down to `final` at the last step (Hu et al. 2024)."""
 
-    decay: float = between(0.1, 0.0)  # length of the line: below 1 a fraction of the run, else steps; 0: none
+    # length of the line: below 1 a fraction of the run, else steps; 0: none
+    decay: float = between(0.1, 0.0)
     final: float = between(0.0, 0.0, 1.0)
 
     def shape(self, at: Moment) -> jax.Array | float:
@@ -128,7 +133,8 @@ class WarmupStableDecayConfig(ScheduleConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RsqrtConfig(WarmupStableDecayConfig):
-    """sqrt(timescale / (timescale + t)) for t steps after the warm-up, times a final line (Zhai et al. 2022)."""
+    """sqrt(timescale / (timescale + t)) for t steps after the warm-up, times a final line (Zhai et
+    al. 2022)."""
 
     timescale: float = between(10_000.0, 1.0)  # in steps
 
@@ -145,11 +151,23 @@ def total_steps(config: "Experiment", examples_per_epoch: int) -> int:
     Raises:
       ConfigError: the length is more than an int32 step counter can hold.
     """
-    examples = config.examples if config.examples is not None else (config.epochs or 0) * examples_per_epoch
-    steps = config.steps if config.steps is not None else max(1, math.ceil(examples / config.data.batch_size))
+    examples = (
+        config.examples
+        if config.examples is not None
+        else (config.epochs or 0) * examples_per_epoch
+    )
+    steps = (
+        config.steps
+        if config.steps is not None
+        else max(1, math.ceil(examples / config.data.batch_size))
+    )
     if steps > MOST_STEPS:
-        key = next(name for name in ("steps", "examples", "epochs") if getattr(config, name) is not None)
-        raise ConfigError(f"{key}: {getattr(config, key)} are {steps} steps; a run has at most {MOST_STEPS}")
+        key = next(
+            name for name in ("steps", "examples", "epochs") if getattr(config, name) is not None
+        )
+        raise ConfigError(
+            f"{key}: {getattr(config, key)} are {steps} steps; a run has at most {MOST_STEPS}"
+        )
     return steps
 
 
@@ -165,7 +183,10 @@ def build_schedule(config: ScheduleConfig, rate: float, steps: int) -> optax.Sch
     """
     warmup, decay = _length(config.warmup, steps), config.decay_steps(steps)
     if warmup + decay > steps:
-        raise ConfigError(f"optimizer.schedule: warmup ({warmup} steps) and decay ({decay}) are longer than the run ({steps})")
+        raise ConfigError(
+            f"optimizer.schedule: warmup ({warmup} steps) and decay ({decay}) are "
+            f"longer than the run ({steps})"
+        )
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)

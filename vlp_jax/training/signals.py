@@ -17,7 +17,8 @@ from vlp_jax.distributed.heartbeat import leave_together
 from vlp_jax.interrupts import CTRL_C, AtOnce
 from vlp_jax.printing import safe_print as print
 
-_questions = itertools.count(1)  # one counter per process: JAX never agrees on a number that is already past
+# one counter per process: JAX never agrees on a number that is already past
+_questions = itertools.count(1)
 
 
 class StopSignal:
@@ -42,7 +43,9 @@ class StopSignal:
         if several_hosts():
             del handlers[signal.SIGTERM]
             handlers = dict.fromkeys(handlers, pass_on)
-        self.previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        self.previous = {
+            number: signal.signal(number, handler) for number, handler in handlers.items()
+        }
         self.listener = AtOnce(self.answer)
         self.listener.__enter__()
         return self
@@ -53,7 +56,8 @@ class StopSignal:
             self.number = number
 
     def answer(self, number: int) -> None:
-        """The immediate reaction to a signal, in a thread; `remember` or `pass_on` may run only later."""
+        """The immediate reaction to a signal, in a thread; `remember` or `pass_on` may run only
+        later."""
         if number != signal.SIGINT:
             return
         self.interrupts += 1
@@ -72,11 +76,17 @@ class StopSignal:
         call.
         """
         question = next(_questions)
-        if self.number is None and several_hosts() and multihost_utils.reached_preemption_sync_point(question):
+        if (
+            self.number is None
+            and several_hosts()
+            and multihost_utils.reached_preemption_sync_point(question)
+        ):
             self.number = signal.SIGTERM
         return self.number is not None
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.listener.__exit__(kind, error, trace)
         for number, handler in self.previous.items():
             signal.signal(number, handler)

@@ -16,7 +16,13 @@ from vlp_jax.distributed.exchange import wait_on_cpu
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.linear_maps import WORDS
 from vlp_jax.sharding.mesh import replicated
-from vlp_jax.sharding.parameter_sharding import Axes, named_axes, parameter_shardings, path_of, shardings_like
+from vlp_jax.sharding.parameter_sharding import (
+    Axes,
+    named_axes,
+    parameter_shardings,
+    path_of,
+    shardings_like,
+)
 from vlp_jax.training.guard import fresh_guard
 
 
@@ -60,13 +66,19 @@ def running_statistics(collections: dict) -> dict | None:
     return {name: tree for name, tree in collections.items() if name == "batch_stats"} or None
 
 
-def initial_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int) -> Mapping[str, Any]:
+def initial_variables(
+    module: nn.Module, batch: dict[str, jax.Array], seed: int
+) -> Mapping[str, Any]:
     """The initial variables of the module, boxed with their logical axes; a function to trace."""
     return module.init({"params": jax.random.key(seed)}, batch, train=False)
 
 
-def fresh_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int,
-                    words: tuple[jax.Array, jax.Array] | None = None) -> dict:
+def fresh_variables(
+    module: nn.Module,
+    batch: dict[str, jax.Array],
+    seed: int,
+    words: tuple[jax.Array, jax.Array] | None = None,
+) -> dict:
     """The variables before the first update; a function to trace.
 
     Args:
@@ -81,64 +93,106 @@ def fresh_variables(module: nn.Module, batch: dict[str, jax.Array], seed: int,
         vectors, found = words
         tables = word_tables(named_axes(boxed["params"]))
         variables["params"] = jax.tree_util.tree_map_with_path(
-            lambda path, leaf: jnp.where(found[:, None], vectors, leaf) if path_of(path) in tables else leaf, variables["params"])
+            lambda path, leaf: (
+                jnp.where(found[:, None], vectors, leaf) if path_of(path) in tables else leaf
+            ),
+            variables["params"],
+        )
     return variables
 
 
-def boxed_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
+def boxed_parameters(
+    module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> Any:
     """The shapes of the parameters, boxed with their logical axes, without computing any."""
     return jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch)["params"]
 
 
-def abstract_parameters(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
+def abstract_parameters(
+    module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> Any:
     """The shapes of the parameters, without computing any."""
     return nn.meta.unbox(boxed_parameters(module, batch))
 
 
-def parameter_axes(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> dict[str, Axes]:
+def parameter_axes(
+    module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> dict[str, Axes]:
     """{path: logical axes} of the parameters that have them.
 
     Args:
       module: the model with its objectives, hashable.
       batch: an example batch, traced or not; only its shapes matter.
     """
-    return _parameter_axes(module, tuple((name, array.shape, array.dtype) for name, array in batch.items()))
+    return _parameter_axes(
+        module, tuple((name, array.shape, array.dtype) for name, array in batch.items())
+    )
 
 
 @functools.lru_cache(maxsize=8)
 def _parameter_axes(module: nn.Module, shapes: tuple) -> dict[str, Axes]:
-    return named_axes(boxed_parameters(module, {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in shapes}))
+    return named_axes(
+        boxed_parameters(
+            module, {name: jax.ShapeDtypeStruct(shape, dtype) for name, shape, dtype in shapes}
+        )
+    )
 
 
-def abstract_collections(module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]) -> Any:
+def abstract_collections(
+    module: nn.Module, batch: Mapping[str, jax.Array | jax.ShapeDtypeStruct]
+) -> Any:
     """The shapes of the variables other than parameters, such as BatchNorm's running statistics."""
-    variables = nn.meta.unbox(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch))
+    variables = nn.meta.unbox(
+        jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch)
+    )
     return {name: collection for name, collection in variables.items() if name != "params"}
 
 
 def place_parameters(module: nn.Module, batch: dict, layout: Layout) -> Any:
     """The shardings of the parameters."""
-    return parameter_shardings(jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch), layout)["params"]
+    return parameter_shardings(
+        jax.eval_shape(lambda batch: initial_variables(module, batch, 0), batch), layout
+    )["params"]
 
 
-def abstract_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-                   with_ema: bool, layout: Layout, with_guard: bool = False) -> tuple[Any, Any]:
+def abstract_state(
+    module: nn.Module,
+    batch: dict,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    with_ema: bool,
+    layout: Layout,
+    with_guard: bool = False,
+) -> tuple[Any, Any]:
     """Shapes and shardings of the state, each as a TrainState."""
     parameters = place_parameters(module, batch, layout)
-    shapes = jax.eval_shape(lambda batch: create_state(module, batch, optimizer, seed, with_ema, with_guard), batch)
+    shapes = jax.eval_shape(
+        lambda batch: create_state(module, batch, optimizer, seed, with_ema, with_guard), batch
+    )
     everywhere = replicated(layout.mesh)
     shardings = dataclasses.replace(
-        shapes, step=everywhere, params=parameters,
+        shapes,
+        step=everywhere,
+        params=parameters,
         optimizer=shardings_like(shapes.optimizer, shapes.params, parameters, layout),
         ema=parameters if with_ema else None,
         ema_statistics=jax.tree.map(lambda _: everywhere, shapes.ema_statistics),
-        collections=jax.tree.map(lambda _: everywhere, shapes.collections), rng=everywhere,
-        guard=jax.tree.map(lambda _: everywhere, shapes.guard))
+        collections=jax.tree.map(lambda _: everywhere, shapes.collections),
+        rng=everywhere,
+        guard=jax.tree.map(lambda _: everywhere, shapes.guard),
+    )
     return shapes, shardings
 
 
-def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransformation, seed: int,
-               with_ema: bool, with_guard: bool = False, words: tuple[jax.Array, jax.Array] | None = None) -> TrainState:
+def create_state(
+    module: nn.Module,
+    batch: dict,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    with_ema: bool,
+    with_guard: bool = False,
+    words: tuple[jax.Array, jax.Array] | None = None,
+) -> TrainState:
     """The state before the first update.
 
     Args:
@@ -155,8 +209,16 @@ def create_state(module: nn.Module, batch: dict, optimizer: optax.GradientTransf
     params = variables.pop("params")
     ema = jax.tree.map(jnp.copy, params) if with_ema else None
     statistics = jax.tree.map(jnp.copy, running_statistics(variables)) if with_ema else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema, variables,
-                      jax.random.key_data(jax.random.key(seed)), fresh_guard() if with_guard else None, statistics)
+    return TrainState(
+        jnp.zeros((), jnp.int32),
+        params,
+        optimizer.init(params),
+        ema,
+        variables,
+        jax.random.key_data(jax.random.key(seed)),
+        fresh_guard() if with_guard else None,
+        statistics,
+    )
 
 
 def word_tables(axes: Mapping[str, Axes]) -> set[str]:
@@ -165,14 +227,17 @@ def word_tables(axes: Mapping[str, Axes]) -> set[str]:
     Args:
       axes: {path: logical axes} of the parameters.
     """
-    return {path for path, names in axes.items() if path.startswith("model/text/") and names[0] == WORDS}
+    return {
+        path for path, names in axes.items() if path.startswith("model/text/") and names[0] == WORDS
+    }
 
 
 def fingerprint(tree: Any) -> int:
-    """32 bits that change with any bit of any leaf and, almost surely, with the order of the leaves.
+    """32 bits that change with any bit of any leaf and, almost surely, with the order of the
+    leaves.
 
-    It is the sum modulo 2^32 of every 32-bit word mixed with its position; a change of order keeps it
-    with a chance of 2^-32. It distinguishes a damaged checkpoint from a valid one; it does not
+    It is the sum modulo 2^32 of every 32-bit word mixed with its position; a change of order keeps
+    it with a chance of 2^-32. It distinguishes a damaged checkpoint from a valid one; it does not
     protect against forgery.
     """
     return sum(leaf_fingerprints(tree).values()) % 2**32
@@ -181,13 +246,20 @@ def fingerprint(tree: Any) -> int:
 def leaf_fingerprints(tree: Any) -> dict[str, int]:
     """{path: part of `fingerprint`} of every leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    parts = [wait_on_cpu(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1))) for number, (_, leaf) in enumerate(leaves)]
-    return {path_of(path): int(part) for (path, _), part in zip(leaves, jax.device_get(parts), strict=True)}
+    parts = [
+        wait_on_cpu(leaf_fingerprint(jnp.asarray(leaf), np.uint32(number + 1)))
+        for number, (_, leaf) in enumerate(leaves)
+    ]
+    return {
+        path_of(path): int(part)
+        for (path, _), part in zip(leaves, jax.device_get(parts), strict=True)
+    }
 
 
 @jax.jit
 def leaf_fingerprint(leaf: jax.Array, number: jax.Array) -> jax.Array:
-    """The part of one leaf in the sum, uint32; compiled once per shape, as a model has few shapes."""
+    """The part of one leaf in the sum, uint32; compiled once per shape, as a model has few
+    shapes."""
     leaf = jnp.atleast_1d(leaf)
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32}[leaf.dtype.itemsize]
     words = leaf.view(width).astype(jnp.uint32) if leaf.dtype != bool else leaf.astype(jnp.uint32)

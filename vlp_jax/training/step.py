@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 
-def build_train_step(config: "Experiment", module: PretrainingModule, optimizer: optax.GradientTransformation,
-                     schedule: optax.Schedule) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
+def build_train_step(
+    config: "Experiment",
+    module: PretrainingModule,
+    optimizer: optax.GradientTransformation,
+    schedule: optax.Schedule,
+) -> Callable[[TrainState, dict], tuple[TrainState, Metrics]]:
     """`step(state, batch) -> (state, metrics)`, ready for `jax.jit`.
 
     The batch is as the input pipeline yields it, images in uint8. The metrics are float32 scalars:
@@ -48,8 +52,19 @@ def build_train_step(config: "Experiment", module: PretrainingModule, optimizer:
             ema, statistics = averaged
         norm, rate = optax.tree.norm(gradients), schedule(state.step)
         metrics |= {"gradient_norm": norm, "learning_rate": cast(jax.Array, rate)}
-        after = dataclasses.replace(state, step=state.step + 1, params=params, optimizer=optimizer_state, ema=ema,
-                                    collections=collections, ema_statistics=statistics)
-        return guarded(config.guard, state, after, metrics) if skips_updates(config.guard) else (after, metrics)
+        after = dataclasses.replace(
+            state,
+            step=state.step + 1,
+            params=params,
+            optimizer=optimizer_state,
+            ema=ema,
+            collections=collections,
+            ema_statistics=statistics,
+        )
+        return (
+            guarded(config.guard, state, after, metrics)
+            if skips_updates(config.guard)
+            else (after, metrics)
+        )
 
     return step

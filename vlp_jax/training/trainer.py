@@ -39,7 +39,8 @@ from vlp_jax.training.recorder import Recorder
 from vlp_jax.training.signals import StopSignal
 from vlp_jax.training.state import fingerprint
 
-SLOW_FIRST_BATCH = 20.0  # seconds, after which a message names the source, and again each time the wait has doubled
+# seconds, after which a message names the source, and again each time the wait has doubled
+SLOW_FIRST_BATCH = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,13 @@ class Trainer:
     """One process's part of a run: the state, the open files and the training loop."""
 
     def __init__(self, run: Run, workdir: str, stop: StopSignal, watchdog: Watchdog):
-        self.run, self.config, self.workdir, self.stop, self.watchdog = run, run.config, workdir, stop, watchdog
+        self.run, self.config, self.workdir, self.stop, self.watchdog = (
+            run,
+            run.config,
+            workdir,
+            stop,
+            watchdog,
+        )
         self.checkpoints = Checkpoints(workdir, self.config.checkpoint, self.config.hosts)
         stored = self.restore_or_start()
         self.targets = run.targets(stored.get("targets"))  # old checkpoints have no targets
@@ -78,28 +85,49 @@ class Trainer:
         self.checkpoints.ranked = self.recorder.values_by_step(self.best_metric)
         self.first_position = stored["position"]
         self.batches = run.batches(self.first_position, self.targets)
-        self.owed: list[str] = []  # evaluators that were due after the newest update and did not run because of a stop
+        # evaluators that were due after the newest update and did not run because of a stop
+        self.owed: list[str] = []
         self.saves = SaveSchedule(self.config.checkpoint, run.steps)
         self.train_step, self.goodput = WatchedStep(run.train_step), Goodput()
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
         names = [part.name for part in run.mixture.parts]
         self.counts = InputCounts(self.config.data.max_bad_fraction, names, stored["input_counts"])
-        self.hooks: list[Hook] = [ProfilerWindow(self.config.profile, workdir), self.last_update, self.clock, self.goodput,
-                                  self.counts, self.train_step, Throughput(self.config, run.mesh), self.data_wait, watchdog]
+        self.hooks: list[Hook] = [
+            ProfilerWindow(self.config.profile, workdir),
+            self.last_update,
+            self.clock,
+            self.goodput,
+            self.counts,
+            self.train_step,
+            Throughput(self.config, run.mesh),
+            self.data_wait,
+            watchdog,
+        ]
 
     def restore_or_start(self) -> dict[str, Any]:
-        """Sets `state` and `step`; returns the metadata of the checkpoint, or those of a fresh start."""
+        """Sets `state` and `step`; returns the metadata of the checkpoint, or those of a fresh
+        start."""
         restored = self.checkpoints.restore_newest(self.run.shapes, self.run.shardings)
         if restored is None:
             origins = find_origins(self.run, self.workdir)
-            self.step, self.state = 0, initialize_state(self.run.initial_state(), origins, self.run.layout)
+            self.step, self.state = (
+                0,
+                initialize_state(self.run.initial_state(), origins, self.run.layout),
+            )
             if is_primary_process() and read_rows(os.path.join(self.workdir, "metrics.jsonl")):
                 report("the run before had not finished a checkpoint: starting again from step 0")
-            return {"clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0}, "input_counts": None, "position": 0,
-                    "class_descriptions": None}
-        check_same_input(restored.metadata["input_fingerprint"], self.run.input_fingerprint(),
-                         f"{self.checkpoints.folder}/{restored.step}")
+            return {
+                "clock": {"wall_seconds": 0.0, "cpu_seconds": 0.0},
+                "input_counts": None,
+                "position": 0,
+                "class_descriptions": None,
+            }
+        check_same_input(
+            restored.metadata["input_fingerprint"],
+            self.run.input_fingerprint(),
+            f"{self.checkpoints.folder}/{restored.step}",
+        )
         self.step, self.state = restored.step, restored.state
         report(f"resumed from step {self.step}")
         return restored.metadata
@@ -143,7 +171,9 @@ class Trainer:
             self.state, metrics = self.train_step(self.state, self.run.to_device(batch))
         self.step += 1
         self.stop.updated = True
-        update = Update(self.step, batch, metrics, waited, self.train_step.compile_seconds - compiled)
+        update = Update(
+            self.step, batch, metrics, waited, self.train_step.compile_seconds - compiled
+        )
         for hook in self.hooks:
             hook.after(update)
         return metrics
@@ -158,23 +188,38 @@ class Trainer:
             self.counts.check()  # without the grace period, which may cover all of a short run
 
     def next_batch(self) -> dict[str, np.ndarray]:
-        """The next batch. A message names the source while the first batch of a session is awaited."""
+        """The next batch.
+
+        A message names the source while the first batch of a session is awaited.
+        """
         if self.batches.position > self.first_position:
             return next(self.batches)
         self.data_wait.restart()
-        with message_while_waiting(lambda: f"still waiting for the first batch of {self.run.mixture.describe()}: "
-                                   f"{self.data_wait.cause()}", SLOW_FIRST_BATCH):
+        with message_while_waiting(
+            lambda: (
+                "still waiting for the first batch of "
+                f"{self.run.mixture.describe()}: "
+                f"{self.data_wait.cause()}"
+            ),
+            SLOW_FIRST_BATCH,
+        ):
             return next(self.batches)
 
     def evaluate(self, evaluators: list[str]) -> dict[str, float]:
-        """The metrics of the named evaluators; only of those that finished, where a stop signal arrives.
+        """The metrics of the named evaluators; only of those that finished, where a stop signal
+        arrives.
 
         Texts go to files.
         """
         start = time.monotonic()
         with self.goodput.spent_on("evaluation"):
-            results = self.evaluation.run(evaluators, self.run.evaluated_variables(self.state), self.between_batches)
-        detail(f"evaluated {', '.join(evaluators)} after step {self.step} in {time.monotonic() - start:.1f} s")
+            results = self.evaluation.run(
+                evaluators, self.run.evaluated_variables(self.state), self.between_batches
+            )
+        detail(
+            f"evaluated {', '.join(evaluators)} after step {self.step} in "
+            f"{time.monotonic() - start:.1f} s"
+        )
         texts = {name: value for name, value in results.items() if isinstance(value, str)}
         self.recorder.write_texts(self.step, texts)
         return {name: value for name, value in results.items() if not isinstance(value, str)}
@@ -218,8 +263,13 @@ class Trainer:
 
         A stop signal or the end of the process may have prevented them.
         """
-        row, due = self.recorder.newest_row(self.step), self.evaluation.due(self.step, self.run.steps)
-        names = broadcast_from_primary("evaluators", lambda: self.evaluation.missing(due, row) if row else [])
+        row, due = (
+            self.recorder.newest_row(self.step),
+            self.evaluation.due(self.step, self.run.steps),
+        )
+        names = broadcast_from_primary(
+            "evaluators", lambda: self.evaluation.missing(due, row) if row else []
+        )
         measured = self.evaluate(names) if names else {}
         self.owed = self.evaluation.missing(names, measured)
         self.amend_row(measured)
@@ -246,11 +296,20 @@ class Trainer:
         """
         values = {f"train/{key}": float(value) for key, value in jax.device_get(metrics).items()}
         if skips_updates(self.config.guard):
-            check_skips(self.config.guard, values["train/consecutive_skips"], step, self.checkpoints.last_good)
+            check_skips(
+                self.config.guard,
+                values["train/consecutive_skips"],
+                step,
+                self.checkpoints.last_good,
+            )
         for key in ("train/loss", "train/gradient_norm"):
             if self.config.guard.non_finite == "stop" and not math.isfinite(values[key]):
-                raise TrainingError(f"{key} is {values[key]} at step {step}; {self.checkpoints.last_good()}; a lower "
-                                    "optimizer.learning_rate, a longer warm-up or optimizer.clip_norm may help")
+                raise TrainingError(
+                    f"{key} is {values[key]} at step {step}; "
+                    f"{self.checkpoints.last_good()}; a lower "
+                    "optimizer.learning_rate, a longer warm-up or "
+                    "optimizer.clip_norm may help"
+                )
         return values
 
     def write_row(self, step: int, measured: dict[str, float]) -> None:
@@ -276,17 +335,30 @@ class Trainer:
             self.begin_save()
             if finish:
                 self.checkpoints.finish()
-        detail(f"saved the checkpoint of step {self.step}" if finish else f"saving the checkpoint of step {self.step}")
+        detail(
+            (f"saved the checkpoint of step {self.step}")
+            if finish
+            else f"saving the checkpoint of step {self.step}"
+        )
         for message in self.counts.news():
             report(message)
 
     def begin_save(self) -> None:
-        """Starts a save of this step with the metadata of the run. The rows of its updates are on disk before."""
+        """Starts a save of this step with the metadata of the run.
+
+        The rows of its updates are on disk before.
+        """
         self.recorder.sync()  # the rows of its updates are on disk before a checkpoint is
-        metadata = {"position": self.batches.position, "input_fingerprint": self.run.input_fingerprint(),
-                    "clock": self.clock.to_json(), "input_counts": self.counts.to_json(), "config": to_tree(self.config),
-                    "preprocessor": self.run.preprocessor.to_json(), "class_descriptions": self.evaluation.descriptions,
-                    "targets": self.targets.to_json()}
+        metadata = {
+            "position": self.batches.position,
+            "input_fingerprint": self.run.input_fingerprint(),
+            "clock": self.clock.to_json(),
+            "input_counts": self.counts.to_json(),
+            "config": to_tree(self.config),
+            "preprocessor": self.run.preprocessor.to_json(),
+            "class_descriptions": self.evaluation.descriptions,
+            "targets": self.targets.to_json(),
+        }
         self.checkpoints.save(self.step, self.state, metadata)
         self.saves.saved()
 
@@ -295,14 +367,23 @@ class Trainer:
         finished = self.step >= self.run.steps and not self.owed
         self.batches.close()
         leaves = jax.tree.leaves(self.state.params)
-        return Outcome(self.step, self.run.steps, self.clock.wall_seconds(), self.clock.cpu_seconds(),
-                       self.recorder.metrics | self.goodput.fractions(), sum(leaf.size for leaf in leaves),
-                       f"{fingerprint(self.state.params):08x}", 0 if finished else self.stop.exit_status)
+        return Outcome(
+            self.step,
+            self.run.steps,
+            self.clock.wall_seconds(),
+            self.clock.cpu_seconds(),
+            self.recorder.metrics | self.goodput.fractions(),
+            sum(leaf.size for leaf in leaves),
+            f"{fingerprint(self.state.params):08x}",
+            0 if finished else self.stop.exit_status,
+        )
 
     def __enter__(self) -> "Trainer":
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self.close_input_and_checkpoints, error)
             stack.callback(self.recorder.close)
@@ -310,11 +391,13 @@ class Trainer:
                 stack.callback(hook.close)
 
     def close_input_and_checkpoints(self, error: BaseException | None) -> None:
-        """Ends the input and, unless an error has ended other processes, waits for the last save."""
+        """Ends the input and, unless an error has ended other processes, waits for the last
+        save."""
         if error is not None and several_hosts():
             return  # other processes may be gone, so wait for nothing
         self.batches.close()
-        with contextlib.suppress(*[] if error is None else [CheckpointError]):  # one error is enough
+        # one error is enough
+        with contextlib.suppress(*[] if error is None else [CheckpointError]):
             self.checkpoints.close()
 
 
@@ -327,10 +410,19 @@ def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
       CheckpointError: the message names what has changed.
     """
     stored = stored if isinstance(stored, dict) else {}
-    changed = [key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)]
+    changed = [
+        key for key in sorted(stored.keys() | here.keys()) if stored.get(key) != here.get(key)
+    ]
     if not changed:
         return
-    said = [f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}" if key in ("seed", "data.batch_size")
-            else f"the samples of {key} or their number in an epoch are others" for key in changed]
-    raise CheckpointError(f"{where}: was trained on other input, so its position in it means nothing now: {'; '.join(said)}; go "
-                          "back to what it was, or start again in another workdir")
+    said = [
+        (f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}")
+        if key in ("seed", "data.batch_size")
+        else f"the samples of {key} or their number in an epoch are others"
+        for key in changed
+    ]
+    raise CheckpointError(
+        f"{where}: was trained on other input, so its position in it means "
+        f"nothing now: {'; '.join(said)}; go back to what it was, or start again "
+        "in another workdir"
+    )

@@ -1,4 +1,5 @@
-"""Pictures made smaller for storage: shape, format, pixels against Pillow's own resize, and what stays as it is."""
+"""Pictures made smaller for storage: shape, format, pixels against Pillow's own resize, and what
+stays as it is."""
 
 import io
 
@@ -12,7 +13,9 @@ from vlp_jax.data.samples import Reason, SampleError
 
 
 def noise(width, height, mode="RGB"):
-    pixels = np.random.default_rng(width * height).integers(0, 256, (height, width, 4), dtype=np.uint8)
+    pixels = np.random.default_rng(width * height).integers(
+        0, 256, (height, width, 4), dtype=np.uint8
+    )
     return Image.fromarray(pixels, "RGBA").convert(mode)
 
 
@@ -26,17 +29,36 @@ def opened(data):
     return Image.open(io.BytesIO(data))
 
 
-@pytest.mark.parametrize(("shape", "expected"), [((40, 30), (16, 12)), ((30, 40), (12, 16)), ((30, 30), (12, 12)),
-                                                 ((500, 13), (462, 12)), ((13, 12), None), ((12, 400), None), ((3, 5), None)])
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [
+        ((40, 30), (16, 12)),
+        ((30, 40), (12, 16)),
+        ((30, 30), (12, 12)),
+        ((500, 13), (462, 12)),
+        ((13, 12), None),
+        ((12, 400), None),
+        ((3, 5), None),
+    ],
+)
 def test_the_shorter_side_becomes_the_size_and_smaller_pictures_keep_their_bytes(shape, expected):
     data = encode(noise(*shape), "PNG")
     small = downscale_image(data, 12, "key")
     assert (opened(small).size == expected) if expected else (small is data)
 
 
-@pytest.mark.parametrize(("image_format", "options", "lossless", "expected"), [
-    ("JPEG", {}, False, "JPEG"), ("JPEG", {}, True, "PNG"), ("PNG", {}, False, "PNG"), ("GIF", {}, False, "PNG"),
-    ("WEBP", {"lossless": True}, False, "WEBP"), ("WEBP", {}, True, "WEBP"), ("BMP", {}, False, "PNG")])
+@pytest.mark.parametrize(
+    ("image_format", "options", "lossless", "expected"),
+    [
+        ("JPEG", {}, False, "JPEG"),
+        ("JPEG", {}, True, "PNG"),
+        ("PNG", {}, False, "PNG"),
+        ("GIF", {}, False, "PNG"),
+        ("WEBP", {"lossless": True}, False, "WEBP"),
+        ("WEBP", {}, True, "WEBP"),
+        ("BMP", {}, False, "PNG"),
+    ],
+)
 def test_a_picture_stays_in_its_kind_of_format(image_format, options, lossless, expected):
     small = downscale_image(encode(noise(40, 30), image_format, **options), 12, "key", lossless)
     assert opened(small).format == expected
@@ -48,7 +70,9 @@ def test_a_picture_stays_in_its_kind_of_format(image_format, options, lossless, 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA"])
 def test_pixels_and_alpha_are_those_of_pillow_s_antialiased_bicubic_resize(image_format, mode):
     image = noise(40, 30, mode)
-    found = opened(downscale_image(encode(image, image_format, lossless=True, exact=True), 12, "key"))
+    found = opened(
+        downscale_image(encode(image, image_format, lossless=True, exact=True), 12, "key")
+    )
     expected = image.resize((16, 12), Image.Resampling.BICUBIC)
     assert found.mode == mode
     visible = np.asarray(expected.convert("RGBA"))[..., 3] > 0
@@ -79,7 +103,9 @@ def test_exif_orientation_is_applied_and_left_out():
 
 def test_a_grey_16_bit_picture_and_a_palette_with_transparency_keep_what_is_seen():
     grey = Image.fromarray(np.full((30, 40), 40_000, np.uint16))
-    assert np.asarray(opened(downscale_image(encode(grey, "PNG"), 12, "key")))[..., 0].mean() == pytest.approx(40_000 / 256, abs=1)
+    assert np.asarray(opened(downscale_image(encode(grey, "PNG"), 12, "key")))[
+        ..., 0
+    ].mean() == pytest.approx(40_000 / 256, abs=1)
     palette = noise(40, 30).quantize(16)
     assert opened(downscale_image(encode(palette, "PNG", transparency=3), 12, "key")).mode == "RGBA"
 

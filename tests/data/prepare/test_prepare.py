@@ -56,7 +56,12 @@ def write_tar(path, samples):
 
 
 def fields_of(number, **more):
-    return {"caption": f"thing number {number}", "keywords": ["a", "b"][: number % 3], "group": None, "rank": number} | more
+    return {
+        "caption": f"thing number {number}",
+        "keywords": ["a", "b"][: number % 3],
+        "group": None,
+        "rank": number,
+    } | more
 
 
 @pytest.fixture
@@ -70,12 +75,18 @@ def run(*arguments):
 
 
 def digests(folder):
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.iterdir())
+    }
 
 
 def test_what_is_written_is_read_back_in_order(tar, tmp_path):
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--shards=3")
-    before, after = open_source(f"webdataset:{tar}"), open_source(f"arrayrecord:{tmp_path}/out/train")
+    before, after = (
+        open_source(f"webdataset:{tar}"),
+        open_source(f"arrayrecord:{tmp_path}/out/train"),
+    )
     assert len(after) == 10
     for old, new in zip(before, after, strict=True):
         assert (new.key, new.image, new.captions) == (old.key, old.image, old.captions)
@@ -85,14 +96,22 @@ def test_what_is_written_is_read_back_in_order(tar, tmp_path):
 
 @pytest.mark.parametrize("size", [[], ["--image-size=5"]], ids=["as they are", "smaller"])
 def test_tfds_reads_the_folder_without_tensorflow(tar, tmp_path, size):
-    run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out", "--split=small", "--image-format=webp", "--shards=2", *size)
+    run(
+        f"--source=webdataset:{tar}",
+        f"--output={tmp_path}/out",
+        "--split=small",
+        "--image-format=webp",
+        "--shards=2",
+        *size,
+    )
     code = (
         "import sys, numpy, tensorflow_datasets as tfds\n"
         f"data = tfds.builder_from_directory({str(tmp_path / 'out')!r}).as_data_source('small')\n"
         "records = [data[i] for i in range(len(data))]\n"
         "assert 'tensorflow' not in sys.modules\n"
         "numpy.savez(sys.argv[1], *[record['image'] for record in records])\n"
-        "print([(r['key'].decode(), r['caption'].decode(), [k.decode() for k in r['keywords']], int(r['rank']))"
+        "print([(r['key'].decode(), r['caption'].decode(), [k.decode() for k in r['keywords']], "
+        "int(r['rank']))"
         " for r in records])\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "images.npz")]
@@ -102,7 +121,9 @@ def test_tfds_reads_the_folder_without_tensorflow(tar, tmp_path, size):
     for number, image in enumerate(np.load(tmp_path / "images.npz").values()):
         expected = rgba(picture(number))
         if size:
-            expected = np.asarray(Image.fromarray(expected).resize((5, 6), Image.Resampling.BICUBIC))
+            expected = np.asarray(
+                Image.fromarray(expected).resize((5, 6), Image.Resampling.BICUBIC)
+            )
         visible = expected[..., 3] > 0
         np.testing.assert_array_equal(image[visible], expected[visible])
 
@@ -117,18 +138,32 @@ def jpeg(number, width, height):
 def test_pictures_larger_than_image_size_are_made_smaller_and_counted(tmp_path, capsys):
     pictures = [jpeg(0, 40, 30), jpeg(1, 16, 12), jpeg(2, 30, 40)[:400], picture(3)]
     samples = [(f"k{number}", image, fields_of(number)) for number, image in enumerate(pictures)]
-    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out", "--image-size=12")
+    run(
+        f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}",
+        f"--output={tmp_path}/out",
+        "--image-size=12",
+    )
     large, exact, small = open_source(f"arrayrecord:{tmp_path}/out/train")
-    assert Image.open(io.BytesIO(large.image)).size == (16, 12) and Image.open(io.BytesIO(large.image)).format == "JPEG"
+    assert (
+        Image.open(io.BytesIO(large.image)).size == (16, 12)
+        and Image.open(io.BytesIO(large.image)).format == "JPEG"
+    )
     assert (exact.image, small.image) == (pictures[1], pictures[3])
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     entry = manifest["splits"]["train"]
-    assert (manifest["image_size"], entry["resized"], entry["count"], entry["skipped"]) == (12, 1, 3, {"damaged_image": 1})
+    assert (manifest["image_size"], entry["resized"], entry["count"], entry["skipped"]) == (
+        12,
+        1,
+        3,
+        {"damaged_image": 1},
+    )
     assert entry["skipped_samples"][0].startswith("k2: ")
     assert "skipped: 1 damaged_image; made smaller: 1" in capsys.readouterr().out
 
 
-def test_progress_is_a_live_line_on_a_terminal_and_elsewhere_a_line_every_ten_seconds(monkeypatch, capsys):
+def test_progress_is_a_live_line_on_a_terminal_and_elsewhere_a_line_every_ten_seconds(
+    monkeypatch, capsys
+):
     seconds = iter(range(1000))
     monkeypatch.setattr(prepare.time, "monotonic", lambda: next(seconds))
 
@@ -139,8 +174,10 @@ def test_progress_is_a_live_line_on_a_terminal_and_elsewhere_a_line_every_ten_se
             progress("train", done, 1030)
         return capsys.readouterr().err
 
-    assert shown(live=False).splitlines() == ["train: 1,012 of 1,030 samples, 1/s, 0:18 left",
-                                              "train: 1,023 of 1,030 samples, 1/s, 0:07 left"]
+    assert shown(live=False).splitlines() == [
+        "train: 1,012 of 1,030 samples, 1/s, 0:18 left",
+        "train: 1,023 of 1,030 samples, 1/s, 0:07 left",
+    ]
     live = shown(live=True)
     assert live.count("\n") == 1 and live.endswith("\rtrain: 1,030 of 1,030 samples, 1/s\033[K\n")
 
@@ -157,22 +194,33 @@ def test_lossless_images_keep_alpha_and_every_visible_pixel(tar, tmp_path, image
 
 def test_keep_leaves_the_bytes_alone_but_expands_palettes(tmp_path):
     samples = [("rgb", picture(1, "RGB"), fields_of(1)), ("palette", picture(2, "P"), fields_of(2))]
-    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    run(
+        f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out"
+    )
     first, second = open_source(f"arrayrecord:{tmp_path}/out/train")
     assert first.image == picture(1, "RGB")
-    assert Image.open(io.BytesIO(second.image)).mode == "RGBA"  # TFDS would give indices of the palette
+    # TFDS would give indices of the palette
+    assert Image.open(io.BytesIO(second.image)).mode == "RGBA"
     np.testing.assert_array_equal(rgba(second.image), rgba(picture(2, "P")))
 
 
 def test_the_same_source_gives_the_same_bytes_whatever_the_workers(tar, tmp_path):
-    arguments = [f"--source=webdataset:{tar}", "--name=x", "--shards=2", "--image-format=webp", "--compression=brotli"]
+    arguments = [
+        f"--source=webdataset:{tar}",
+        "--name=x",
+        "--shards=2",
+        "--image-format=webp",
+        "--compression=brotli",
+    ]
     for name, workers in (("a", 1), ("b", 1), ("c", 2)):
         run(*arguments, f"--output={tmp_path}/{name}", f"--workers={workers}")
     assert digests(tmp_path / "a") == digests(tmp_path / "b") == digests(tmp_path / "c")
 
 
 def test_several_splits_go_into_one_folder_with_a_manifest_that_adds_up(tar, tmp_path):
-    run(f"--split=one=webdataset:{tar}", f"--split=two=webdataset:{tar}", f"--output={tmp_path}/out")
+    run(
+        f"--split=one=webdataset:{tar}", f"--split=two=webdataset:{tar}", f"--output={tmp_path}/out"
+    )
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert list(manifest["splits"]) == ["one", "two"]
     for split, entry in manifest["splits"].items():
@@ -191,7 +239,9 @@ def test_bad_samples_are_left_out_and_counted(tmp_path, capsys):
     samples[1] = ("k1", b"not a picture", fields_of(1))
     samples[2] = ("k2", picture(2), {"keywords": []})
     samples[4] = ("k4", picture(4), fields_of(4, caption=" "))
-    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    run(
+        f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out"
+    )
     assert [s.key for s in open_source(f"arrayrecord:{tmp_path}/out/train")] == ["k0", "k3", "k5"]
     entry = json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]
     assert entry["skipped"] == {"damaged_image": 1, "empty_caption": 1, "missing_caption": 1}
@@ -201,22 +251,50 @@ def test_bad_samples_are_left_out_and_counted(tmp_path, capsys):
 
 def test_fields_of_any_type_come_back_as_they_were(tmp_path):
     more = [
-        {"n": 1, "x": 1, "mixed": 1, "tree": {"a": [1]}, "sometimes": 3, "key": "other", "captions": {"de": "Ding"}},
-        {"n": 2, "x": 0.5, "mixed": "one", "tree": [1, "a"], "key": "another", "captions": {"de": "Sache"}},
+        {
+            "n": 1,
+            "x": 1,
+            "mixed": 1,
+            "tree": {"a": [1]},
+            "sometimes": 3,
+            "key": "other",
+            "captions": {"de": "Ding"},
+        },
+        {
+            "n": 2,
+            "x": 0.5,
+            "mixed": "one",
+            "tree": [1, "a"],
+            "key": "another",
+            "captions": {"de": "Sache"},
+        },
     ]
     samples = [(f"k{n}", picture(n), fields_of(n, **fields)) for n, fields in enumerate(more)]
-    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
+    run(
+        f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out"
+    )
     for sample, fields in zip(open_source(f"arrayrecord:{tmp_path}/out/train"), more, strict=True):
         back = {name: sample.metadata[name] for name in ("n", "x", "mixed", "tree")}
         assert back == {name: fields[name] for name in back}
         assert sample.metadata["sometimes"] == fields.get("sometimes")
-        assert (sample.metadata["source_key"], sample.metadata["source_captions"]) == (fields["key"], fields["captions"])
+        assert (sample.metadata["source_key"], sample.metadata["source_captions"]) == (
+            fields["key"],
+            fields["captions"],
+        )
 
 
 def test_several_captions_a_sample_are_all_kept(tmp_path):
-    samples = [("a", picture(1), {"captions": ["one", "two"]}), ("b", picture(2), {"caption": "three"})]
-    run(f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out")
-    assert [s.captions for s in open_source(f"arrayrecord:{tmp_path}/out/train")] == [("one", "two"), ("three",)]
+    samples = [
+        ("a", picture(1), {"captions": ["one", "two"]}),
+        ("b", picture(2), {"caption": "three"}),
+    ]
+    run(
+        f"--source=webdataset:{write_tar(tmp_path / 'in.tar', samples)}", f"--output={tmp_path}/out"
+    )
+    assert [s.captions for s in open_source(f"arrayrecord:{tmp_path}/out/train")] == [
+        ("one", "two"),
+        ("three",),
+    ]
 
 
 def test_an_arrayrecord_source_pickles_and_is_read_from_threads_and_processes(tar, tmp_path):
@@ -229,7 +307,8 @@ def test_an_arrayrecord_source_pickles_and_is_read_from_threads_and_processes(ta
     order = np.random.default_rng(2).integers(0, 10, 1000)
     with ThreadPoolExecutor(8) as pool:
         assert [s.key for s in pool.map(source.__getitem__, order)] == [expected[i] for i in order]
-    with multiprocessing.get_context("spawn").Pool(1) as pool:  # as a worker process of the pipeline gets it
+    # as a worker process of the pipeline gets it
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert [sample.key for sample in pool.map(source.__getitem__, range(10))] == expected
 
 
@@ -252,7 +331,9 @@ def break_folder(folder, how):
     elif how == "format":
         (folder / "dataset_info.json").write_text('{"name": "out", "splits": []}')
     elif how == "no caption":
-        (folder / "features.json").write_text((folder / "features.json").read_text().replace('"caption"', '"title"'))
+        (folder / "features.json").write_text(
+            (folder / "features.json").read_text().replace('"caption"', '"title"')
+        )
 
 
 @pytest.mark.parametrize(
@@ -261,8 +342,15 @@ def break_folder(folder, how):
         ("missing", "out-train.array_record-00001-of-00002 is missing; 1 of 2 shards found"),
         ("cut", "00001-of-00002 is damaged or not an ArrayRecord file"),
         ("short", "00001-of-00002 holds 3 records; dataset_info.json lists 5"),
-        ("manifest", "manifest.json lists 4 records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
-        ("manifest with fewer shards", "lists no records in out-train.array_record-00001-of-00002, dataset_info.json 5; "),
+        (
+            "manifest",
+            "manifest.json lists 4 records in out-train.array_record-00001-of-00002, "
+            "dataset_info.json 5; ",
+        ),
+        (
+            "manifest with fewer shards",
+            "lists no records in out-train.array_record-00001-of-00002, dataset_info.json 5; ",
+        ),
         ("format", "written as tfrecord; only array_record is read"),
         ("no caption", "no caption field in features.json (fields: "),
     ],
@@ -283,7 +371,9 @@ def test_an_unknown_split_is_answered_with_those_there_are(tar, tmp_path):
     run(f"--source=webdataset:{tar}", f"--output={tmp_path}/out")
     with pytest.raises(DataError, match="no split 'val'; splits: train"):
         open_source(f"arrayrecord:{tmp_path}/out/val")
-    with pytest.raises(DataError, match=f"write DIR/SPLIT, such as arrayrecord:{tmp_path}/out/train"):
+    with pytest.raises(
+        DataError, match=f"write DIR/SPLIT, such as arrayrecord:{tmp_path}/out/train"
+    ):
         open_source(f"arrayrecord:{tmp_path}/out")
 
 
@@ -304,7 +394,13 @@ def test_a_damaged_record_is_one_bad_sample(tar, tmp_path):
 
 def test_records_are_those_of_tensorflow():
     tf_example = pytest.importorskip("tensorflow_datasets.proto").tf_example_pb2
-    fields = {"text": ["größe", "b"], "raw": [b"\xff"], "n": [-1, 2**40], "x": [0.5, -2.0], "none": []}
+    fields = {
+        "text": ["größe", "b"],
+        "raw": [b"\xff"],
+        "n": [-1, 2**40],
+        "x": [0.5, -2.0],
+        "none": [],
+    }
     parsed = tf_example.Example.FromString(encode_example(fields)).features.feature
     assert list(parsed["text"].bytes_list.value) == ["größe".encode(), b"b"]
     assert list(parsed["n"].int64_list.value) == [-1, 2**40]
@@ -334,8 +430,14 @@ def test_output_appears_only_when_it_is_whole(tar, tmp_path, monkeypatch, capsys
 def wrong_commands(tar):
     source = f"--source=webdataset:{tar}"
     return [
-        ([source, source, "--output=O"], "--source is given twice; if its value has braces, quote it"),
-        ([f"--split=a=webdataset:{tar}", f"--split=a=webdataset:{tar}", "--output=O"], "--split=a is given twice; quote"),
+        (
+            [source, source, "--output=O"],
+            "--source is given twice; if its value has braces, quote it",
+        ),
+        (
+            [f"--split=a=webdataset:{tar}", f"--split=a=webdataset:{tar}", "--output=O"],
+            "--split=a is given twice; quote",
+        ),
         ([source], "nothing to write"),
         (["--output=O"], "nothing to read"),
         ([source, f"--output={tar.parent}"], "exists; name a new folder"),
@@ -345,12 +447,35 @@ def wrong_commands(tar):
         ([source, "--otput=O"], "--otput"),
         ([source, "--output=O", "--image-size=0"], "--image-size"),
         ([source, "--train-tokenizer=T.json", "--vocab-size=10"], "at least 259"),
-        ([source, "--train-tokenizer=T.json", "--vocab-size=5", "--tokenizer-kind=wordpiece"], "at least 6"),
-        ([source, "--train-tokenizer=T.model", "--vocab-size=260", "--tokenizer-kind=sentencepiece"], "at least 261"),
-        ([source, "--train-tokenizer=T.json", "--tokenizer-kind=sentencepiece"], "name it T.json.model"),
-        ([source, "--train-tokenizer=T.model"], "a bpe vocabulary is read back by its ending; name it T.model.json"),
-        ([source, "--train-tokenizer=T.model", "--tokenizer-kind=sentencepiece"], "Vocabulary size too high (4096)"),
-        ([source, "--train-tokenizer=T.json", "--tokenizer-kind=wordpiece", "--vocab-size=20"], "characters inside of a word"),
+        (
+            [source, "--train-tokenizer=T.json", "--vocab-size=5", "--tokenizer-kind=wordpiece"],
+            "at least 6",
+        ),
+        (
+            [
+                source,
+                "--train-tokenizer=T.model",
+                "--vocab-size=260",
+                "--tokenizer-kind=sentencepiece",
+            ],
+            "at least 261",
+        ),
+        (
+            [source, "--train-tokenizer=T.json", "--tokenizer-kind=sentencepiece"],
+            "name it T.json.model",
+        ),
+        (
+            [source, "--train-tokenizer=T.model"],
+            "a bpe vocabulary is read back by its ending; name it T.model.json",
+        ),
+        (
+            [source, "--train-tokenizer=T.model", "--tokenizer-kind=sentencepiece"],
+            "Vocabulary size too high (4096)",
+        ),
+        (
+            [source, "--train-tokenizer=T.json", "--tokenizer-kind=wordpiece", "--vocab-size=20"],
+            "characters inside of a word",
+        ),
         ([source, f"--train-tokenizer={tar}/T.json"], "cannot be written: "),
         (["--source=webdataset:/nowhere.tar", "--output=O"], "no such file"),
         (["--split=val", "--output=O"], "needs --source"),
@@ -382,15 +507,22 @@ def test_a_set_without_a_good_sample_is_an_error(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-KINDS = {"bpe": ("t.json", ["<pad>", "<start>", "<end>"]), "wordpiece": ("t.json", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
-         "sentencepiece": ("t.model", ["<pad>", "<s>", "</s>", "<unk>"])}
+KINDS = {
+    "bpe": ("t.json", ["<pad>", "<start>", "<end>"]),
+    "wordpiece": ("t.json", ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]),
+    "sentencepiece": ("t.model", ["<pad>", "<s>", "</s>", "<unk>"]),
+}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_printed_overrides_use_the_trained_vocabulary(kind, tar, tmp_path, capsys):
     name, special = KINDS[kind]
     vocab_size = 282 if kind == "sentencepiece" else 60 if kind == "wordpiece" else 300
-    command = [f"--source=webdataset:{tar}", f"--tokenizer-kind={kind}", f"--vocab-size={vocab_size}"]
+    command = [
+        f"--source=webdataset:{tar}",
+        f"--tokenizer-kind={kind}",
+        f"--vocab-size={vocab_size}",
+    ]
     for folder in ("a", "b"):
         run(*command, f"--train-tokenizer={tmp_path}/{folder}/{name}")
     assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -402,20 +534,35 @@ def test_the_printed_overrides_use_the_trained_vocabulary(kind, tar, tmp_path, c
     config = load_config(str(ROOT / "configs/clip_emoji.py"), overrides)
     preprocess = Preprocessor.from_config(config)
     ids, mask, truncated = preprocess.tokenizer(["Thing number 3", ""])
-    assert [preprocess.tokenizer.backend.token_to_id(token) for token in special] == list(range(len(special)))
-    start, end, padding = (special.index(getattr(config.data.text, name))
-                           for name in ("start_token", "end_token", "padding_token"))
+    assert [preprocess.tokenizer.backend.token_to_id(token) for token in special] == list(
+        range(len(special))
+    )
+    start, end, padding = (
+        special.index(getattr(config.data.text, name))
+        for name in ("start_token", "end_token", "padding_token")
+    )
     assert ids[1].tolist() == [start, end] + [padding] * 30
     assert ids[0, 0] == start and ids[0, mask[0].sum() - 1] == end and not truncated.any()
-    assert preprocess.tokenizer.backend.decode(ids[0][mask[0]][1:-1]).split() == ["thing", "number", "3"]
+    assert preprocess.tokenizer.backend.decode(ids[0][mask[0]][1:-1]).split() == [
+        "thing",
+        "number",
+        "3",
+    ]
 
 
 def test_a_trained_vocabulary_knows_every_text_and_is_the_same_each_time(tmp_path):
     words = ["smiling cat", "Grinning CAT", "cat face", "man’s shoe", "dog face with tears"]
-    samples = [(f"k{n}", picture(n), {"caption": word, "keywords": ["zebra"]}) for n, word in enumerate(words * 3)]
+    samples = [
+        (f"k{n}", picture(n), {"caption": word, "keywords": ["zebra"]})
+        for n, word in enumerate(words * 3)
+    ]
     write_tar(tmp_path / "in.tar", samples)
     for name in ("a.json", "b.json"):
-        run(f"--source=webdataset:{tmp_path}/in.tar", f"--train-tokenizer={tmp_path}/{name}", "--vocab-size=300")
+        run(
+            f"--source=webdataset:{tmp_path}/in.tar",
+            f"--train-tokenizer={tmp_path}/{name}",
+            "--vocab-size=300",
+        )
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "a.json"))
     assert [tokenizer.token_to_id(token) for token in ("<pad>", "<start>", "<end>")] == [0, 1, 2]
@@ -430,12 +577,26 @@ def test_a_trained_vocabulary_knows_every_text_and_is_the_same_each_time(tmp_pat
 def test_half_characters_in_metadata_and_in_file_names_are_no_crash(tmp_path, capsys):
     (tmp_path / "a.png").write_bytes(open_source("embedded:emoji/val_concept")[0].image)
     titles = ("whole", "cut \ud83d", "good")
-    lines = [{"image": "a.png", "caption": "a cat", "title": title, "keywords": [title]} for title in titles]
+    lines = [
+        {"image": "a.png", "caption": "a cat", "title": title, "keywords": [title]}
+        for title in titles
+    ]
     (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    assert prepare.main([f"--source=jsonl:{tmp_path}/x.jsonl", f"--output={tmp_path}/out",
-                         f"--train-tokenizer={tmp_path}/t.json", "--vocab-size=300"]) == 0
+    assert (
+        prepare.main(
+            [
+                f"--source=jsonl:{tmp_path}/x.jsonl",
+                f"--output={tmp_path}/out",
+                f"--train-tokenizer={tmp_path}/t.json",
+                "--vocab-size=300",
+            ]
+        )
+        == 0
+    )
     assert "train: 2 samples" in capsys.readouterr().out
-    assert json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"]["skipped"] == {"damaged_text": 1}
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["splits"]["train"][
+        "skipped"
+    ] == {"damaged_text": 1}
     os.makedirs(tmp_path / "classes/cats")
     (tmp_path / "a.png").rename(os.fsdecode(os.fsencode(tmp_path / "classes/cats") + b"/\xff.png"))
     assert prepare.main([f"--source=folder:{tmp_path}/classes", f"--output={tmp_path}/more"]) == 0

@@ -15,10 +15,16 @@ from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.sources.tf_example import encode_example
 
-ROWS = [{"alt": "a cat", "recaption": ["a small cat", "a cat"]},
-        {"alt": "a dog ", "recaption": ["a dog"]},
-        {"alt": "", "recaption": ["a bird"]}]
-SEVERAL = [(("a cat", "a small cat"), ("alt", "recaption")), (("a dog",), ("alt",)), (("a bird",), ("recaption",))]
+ROWS = [
+    {"alt": "a cat", "recaption": ["a small cat", "a cat"]},
+    {"alt": "a dog ", "recaption": ["a dog"]},
+    {"alt": "", "recaption": ["a bird"]},
+]
+SEVERAL = [
+    (("a cat", "a small cat"), ("alt", "recaption")),
+    (("a dog",), ("alt",)),
+    (("a bird",), ("recaption",)),
+]
 OPTIONS = "caption=alt|recaption"
 
 
@@ -39,7 +45,8 @@ def write_tar(path, samples):
 
 
 def webdataset_tar(folder):
-    return f"webdataset:{write_tar(folder / 'x.tar', [{'json': json.dumps(row).encode()} for row in ROWS])}?{OPTIONS}"
+    path = write_tar(folder / "x.tar", [{"json": json.dumps(row).encode()} for row in ROWS])
+    return f"webdataset:{path}?{OPTIONS}"
 
 
 def image_files(folder):
@@ -49,7 +56,9 @@ def image_files(folder):
 
 def jsonl_file(folder):
     image_files(folder)
-    lines = [json.dumps({"image": f"{number}.png", "texts": row}) for number, row in enumerate(ROWS)]
+    lines = [
+        json.dumps({"image": f"{number}.png", "texts": row}) for number, row in enumerate(ROWS)
+    ]
     (folder / "x.jsonl").write_text("\n".join(lines))
     return f"jsonl:{folder}/x.jsonl?caption=texts.alt|texts.recaption"
 
@@ -57,7 +66,9 @@ def jsonl_file(folder):
 def csv_file(folder):
     image_files(folder)
     with open(folder / "x.csv", "w", newline="") as file:
-        rows = [[f"{number}.png", row["alt"], row["recaption"][0]] for number, row in enumerate(ROWS)]
+        rows = [
+            [f"{number}.png", row["alt"], row["recaption"][0]] for number, row in enumerate(ROWS)
+        ]
         csv.writer(file).writerows([["image", "alt", "recaption"], *rows])
     return f"csv:{folder}/x.csv?{OPTIONS}"
 
@@ -67,22 +78,36 @@ def parquet_file(folder):
     from pyarrow import parquet
 
     columns = {name: [row[name] for row in ROWS] for name in ("alt", "recaption")}
-    parquet.write_table(pyarrow.table({"image": [png(number) for number in range(len(ROWS))], **columns}), folder / "x.parquet")
+    parquet.write_table(
+        pyarrow.table({"image": [png(number) for number in range(len(ROWS))], **columns}),
+        folder / "x.parquet",
+    )
     return f"parquet:{folder}/x.parquet?{OPTIONS}"
 
 
 def tfds_folder(folder):
     """`prepare` writes the two fields as metadata, which TFDS then reads as captions."""
-    write_tar(folder / "x.tar", [{"txt": b"unused", "json": json.dumps(row).encode()} for row in ROWS])
+    write_tar(
+        folder / "x.tar", [{"txt": b"unused", "json": json.dumps(row).encode()} for row in ROWS]
+    )
     prepare.main([f"--source=webdataset:{folder}/x.tar", f"--output={folder}/tfds"])
     return f"tfds:{folder}/tfds/train?{OPTIONS}"
 
 
-SOURCES = {"webdataset": webdataset_tar, "jsonl": jsonl_file, "csv": csv_file, "parquet": parquet_file, "tfds": tfds_folder}
+SOURCES = {
+    "webdataset": webdataset_tar,
+    "jsonl": jsonl_file,
+    "csv": csv_file,
+    "parquet": parquet_file,
+    "tfds": tfds_folder,
+}
 
 
 def found(source):
-    return [(sample.captions, tuple(field.removeprefix("texts.") for field in sample.caption_fields)) for sample in source]
+    return [
+        (sample.captions, tuple(field.removeprefix("texts.") for field in sample.caption_fields))
+        for sample in source
+    ]
 
 
 @pytest.mark.parametrize("kind", SOURCES)
@@ -98,12 +123,18 @@ def test_the_fields_of_captions_survive_prepare(kind, tmp_path):
 
 
 def test_a_set_with_captions_of_one_unnamed_field_stores_no_names(tmp_path):
-    write_tar(tmp_path / "x.tar", [{"json": b'{"caption": ["a cat", "a dog"], "caption_fields": "mine"}'}])
+    write_tar(
+        tmp_path / "x.tar",
+        [{"json": (b'{"caption": ["a cat", "a dog"], "caption_fields": "mine"}')}],
+    )
     prepare.main([f"--source=webdataset:{tmp_path}/x.tar", f"--output={tmp_path}/out"])
     sample = open_source(f"arrayrecord:{tmp_path}/out/train")[0]
     assert (sample.captions, sample.caption_fields) == (("a cat", "a dog"), ("caption", "caption"))
     assert sample.metadata == {"source_caption_fields": "mine"}
-    assert "caption_fields" not in json.loads((tmp_path / "out/features.json").read_text())["featuresDict"]["features"]
+    assert (
+        "caption_fields"
+        not in json.loads((tmp_path / "out/features.json").read_text())["featuresDict"]["features"]
+    )
 
 
 def test_one_caption_of_another_field_keeps_its_name(tmp_path):
@@ -125,7 +156,10 @@ def test_a_folder_of_tfds_names_the_feature_and_keeps_what_only_looks_like_ours(
     prepare.main([f"--source=webdataset:{tmp_path}/x.tar", f"--output={tmp_path}/out"])
     (tmp_path / "out/manifest.json").unlink()
     sample = open_source(f"arrayrecord:{tmp_path}/out/train")[0]
-    assert (sample.captions, sample.caption_fields) == (("a cat", "a dog"), ("captions", "captions"))
+    assert (sample.captions, sample.caption_fields) == (
+        ("a cat", "a dog"),
+        ("captions", "captions"),
+    )
     assert sample.metadata == {"caption_fields": ["captions", "captions"]}
 
 
@@ -144,8 +178,12 @@ def test_a_sample_says_caption_where_no_field_is_named_and_wants_one_for_each_ca
 def test_records_whose_names_and_captions_differ_in_number_are_damaged(tmp_path):
     write_tar(tmp_path / "x.tar", [{"txt": b"a cat"}])
     prepare.main([f"--source=webdataset:{tmp_path}/x.tar", f"--output={tmp_path}/out"])
-    records = ArrayRecordWriter(str(tmp_path / "out/out-train.array_record-00000-of-00001"), "group_size:1")
-    records.write(encode_example({"image": [png()], "caption": ["a cat"], "caption_fields": ["txt", "alt"]}))
+    records = ArrayRecordWriter(
+        str(tmp_path / "out/out-train.array_record-00000-of-00001"), "group_size:1"
+    )
+    records.write(
+        encode_example({"image": [png()], "caption": ["a cat"], "caption_fields": ["txt", "alt"]})
+    )
     records.close()
     with pytest.raises(SampleError) as caught:
         open_source(f"arrayrecord:{tmp_path}/out/train")[0]

@@ -1,4 +1,5 @@
-"""Files that change, and indexes that are damaged: a sample is the one that its key names, or it is refused."""
+"""Files that change, and indexes that are damaged: a sample is the one that its key names, or it is
+refused."""
 
 import io
 import json
@@ -29,7 +30,8 @@ def small_files_too(monkeypatch, tmp_path):
 
 
 def write(folder, kind, word, name="x"):
-    """COUNT samples, whose captions are `word NUMBER`; for words of one length the files are as long as each other."""
+    """COUNT samples, whose captions are `word NUMBER`; for words of one length the files are as
+    long as each other."""
     (folder / "a.png").write_bytes(b"image")
     path, captions = folder / f"{name}.{kind}", [f"{word} {number:02d}" for number in range(COUNT)]
     if kind == "webdataset":
@@ -40,9 +42,15 @@ def write(folder, kind, word, name="x"):
                     info.size = len(data)
                     tar.addfile(info, io.BytesIO(data))
     elif kind == "jsonl":
-        path.write_text("".join(json.dumps({"image": "a.png", "caption": caption}) + "\n" for caption in captions))
+        path.write_text(
+            "".join(
+                json.dumps({"image": "a.png", "caption": caption}) + "\n" for caption in captions
+            )
+        )
     elif kind == "csv":
-        path.write_text("image,caption\n" + "".join(f'a.png,"{caption}"\n\n' for caption in captions))
+        path.write_text(
+            "image,caption\n" + "".join(f'a.png,"{caption}"\n\n' for caption in captions)
+        )
     else:
         table = pyarrow.table({"image": [b"image"] * COUNT, "caption": captions})
         parquet.write_table(table, path, row_group_size=10, compression="none")
@@ -54,7 +62,9 @@ def keep_stamp(path, change):
     status = os.stat(path)
     change()
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert os.stat(path).st_size == status.st_size and os.stat(path).st_mtime_ns == status.st_mtime_ns
+    assert (
+        os.stat(path).st_size == status.st_size and os.stat(path).st_mtime_ns == status.st_mtime_ns
+    )
 
 
 def captions_of(source):
@@ -64,7 +74,9 @@ def captions_of(source):
         try:
             found.append(source[number].captions[0])
         except SampleError as error:
-            assert str(source.paths[0]) in error.message and ("since" in error.message or "cannot be read" in error.message)
+            assert str(source.paths[0]) in error.message and (
+                "since" in error.message or "cannot be read" in error.message
+            )
             found.append(None)
     return found
 
@@ -74,7 +86,10 @@ def expected(word):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("way", ["renamed over", "written over", "written over, and its time set back", "one bit", "cut short"])
+@pytest.mark.parametrize(
+    "way",
+    ["renamed over", "written over", "written over, and its time set back", "one bit", "cut short"],
+)
 def test_a_file_that_changes_while_it_is_open_gives_no_other_samples(tmp_path, kind, way):
     path, other = write(tmp_path, kind, "word"), write(tmp_path, kind, "echo", "y").read_bytes()
     source = open_source(f"{kind}:{path}")
@@ -86,15 +101,24 @@ def test_a_file_that_changes_while_it_is_open_gives_no_other_samples(tmp_path, k
     elif way == "cut short":
         os.truncate(path, path.stat().st_size // 2)
     else:
-        data = other if way != "one bit" else path.read_bytes().replace(b"word 07", b"word 06").replace(b"word7.t", b"word6.t")
+        data = (
+            other
+            if way != "one bit"
+            else path.read_bytes().replace(b"word 07", b"word 06").replace(b"word7.t", b"word6.t")
+        )
         keep_stamp(path, lambda: path.write_bytes(data))
     found = captions_of(source)
-    if kind == "parquet":  # row groups that were read are kept; of a time that was set back Arrow's checksums know nothing
+    # row groups that were read are kept; of a time that was set back Arrow's checksums know nothing
+    if kind == "parquet":
         if "back" in way or way == "one bit":
             return
-        assert all(caption in (None, right) for caption, right in zip(found, expected("word"), strict=True))
+        assert all(
+            caption in (None, right) for caption, right in zip(found, expected("word"), strict=True)
+        )
     elif way == "one bit":
-        assert found == [None if number == 7 else caption for number, caption in enumerate(expected("word"))]
+        assert found == [
+            None if number == 7 else caption for number, caption in enumerate(expected("word"))
+        ]
     else:
         assert found == [None] * COUNT
 
@@ -106,15 +130,27 @@ def test_the_index_of_another_file_is_not_taken_for_that_of_this_one(tmp_path, k
     assert captions_of(open_source(f"{kind}:{path}")) == expected("word")
     write(tmp_path, kind, "echo", "y")
     other = path.with_name(f"y.{kind}")
-    keep_stamp(path, lambda: os.replace(other, path) if way == "renamed over" else path.write_bytes(other.read_bytes()))
+    keep_stamp(
+        path,
+        lambda: (
+            os.replace(other, path)
+            if way == "renamed over"
+            else path.write_bytes(other.read_bytes())
+        ),
+    )
     found = captions_of(open_source(f"{kind}:{path}"))
-    assert found == expected("echo") if way == "renamed over" or kind == "parquet" else found == [None] * COUNT
+    assert (
+        found == expected("echo")
+        if way == "renamed over" or kind == "parquet"
+        else found == [None] * COUNT
+    )
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flipped_bit_in_an_index_is_noticed_or_changes_nothing(tmp_path, kind, monkeypatch):
-    monkeypatch.setattr(index, "CHECKED_AT_ONCE", 64)  # larger arrays are checked when they are first used
+    # larger arrays are checked when they are first used
+    monkeypatch.setattr(index, "CHECKED_AT_ONCE", 64)
     path = write(tmp_path, kind, "word")
     first = open_source(f"{kind}:{path}")
     samples, fingerprint = list(first), first.fingerprint()
@@ -149,8 +185,12 @@ def test_what_a_killed_indexing_left_is_cleaned_up(tmp_path):
     path = write(tmp_path, "jsonl", "word")
     before = {file.name for file in tmp_path.iterdir()}
     for _ in range(2):
-        assert subprocess.run([sys.executable, "-c", KILLED, f"jsonl:{path}"]).returncode == -signal.SIGKILL
-    assert len({file.name for file in tmp_path.iterdir()} - before) == 1  # the second has cleaned up after the first
+        assert (
+            subprocess.run([sys.executable, "-c", KILLED, f"jsonl:{path}"]).returncode
+            == -signal.SIGKILL
+        )
+    # the second has cleaned up after the first
+    assert len({file.name for file in tmp_path.iterdir()} - before) == 1
     assert captions_of(open_source(f"jsonl:{path}")) == expected("word")
     assert {file.name for file in tmp_path.iterdir()} - before == {".x.jsonl.jsonl-index"}
 
@@ -158,7 +198,12 @@ def test_what_a_killed_indexing_left_is_cleaned_up(tmp_path):
 def test_what_other_processes_are_writing_is_left_alone(tmp_path):
     path = write(tmp_path, "jsonl", "word")
     prefix = index._partial_name(".x.jsonl.jsonl-index")
-    names = [f"{prefix}{os.uname().nodename}-{os.getppid()}-a", f"{prefix}elsewhere-1-b", f"{prefix}long-ago-1-c", ".partial-other"]
+    names = [
+        f"{prefix}{os.uname().nodename}-{os.getppid()}-a",
+        f"{prefix}elsewhere-1-b",
+        f"{prefix}long-ago-1-c",
+        ".partial-other",
+    ]
     for name in names:
         (tmp_path / name).touch()
     os.utime(tmp_path / names[2], (1, 1))
@@ -174,7 +219,9 @@ def test_a_file_that_is_still_being_written_is_not_indexed(tmp_path, monkeypatch
             file.write("\n")
         return {"numbers": np.arange(3)}
 
-    with pytest.raises(DataError, match="x.jsonl: changed while it was indexed; is it still being written?"):
+    with pytest.raises(
+        DataError, match="x.jsonl: changed while it was indexed; is it still being written?"
+    ):
         index.load_indexes([str(path)], "test", build, "test:x")
 
 
@@ -182,7 +229,9 @@ def test_an_index_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     order = []
     fsync, replace = os.fsync, os.replace
     monkeypatch.setattr(index.os, "fsync", lambda file: (order.append("fsync"), fsync(file)))
-    monkeypatch.setattr(index.os, "replace", lambda *paths: (order.append("replace"), replace(*paths)))
+    monkeypatch.setattr(
+        index.os, "replace", lambda *paths: (order.append("replace"), replace(*paths))
+    )
     open_source(f"jsonl:{write(tmp_path, 'jsonl', 'word')}")
     assert order == ["fsync", "replace"]
 

@@ -19,7 +19,17 @@ from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import DataError
 
 COUNTS = {"train": 9277, "val_vendor": 1690, "val_concept": 1494}
-FIELDS = {"keywords", "vendor", "license", "hexcode", "emoji", "group", "subgroup", "tone", "gender"}
+FIELDS = {
+    "keywords",
+    "vendor",
+    "license",
+    "hexcode",
+    "emoji",
+    "group",
+    "subgroup",
+    "tone",
+    "gender",
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,9 +53,12 @@ def test_every_split_is_there_with_every_field(samples):
 
 def test_val_vendor_is_a_vendor_and_val_concept_are_concepts_that_train_has_not(samples):
     assert set(metadata(samples, "val_vendor", "vendor")) == {"openmoji"}
-    assert len(metadata(samples, "train", "vendor")) == 7 and "openmoji" not in metadata(samples, "train", "vendor")
+    assert len(metadata(samples, "train", "vendor")) == 7 and "openmoji" not in metadata(
+        samples, "train", "vendor"
+    )
     trained = set(metadata(samples, "train", "hexcode"))
-    assert len(set(metadata(samples, "val_vendor", "hexcode")) - trained) == 2  # all the other 1,688 are drawn in train
+    # all the other 1,688 are drawn in train
+    assert len(set(metadata(samples, "val_vendor", "hexcode")) - trained) == 2
     assert not trained & set(metadata(samples, "val_concept", "hexcode"))
 
 
@@ -59,16 +72,25 @@ def test_every_image_is_a_small_lossless_webp_with_transparency(samples):
 
 
 def test_the_folder_is_at_most_20_megabytes_and_what_its_manifest_says():
-    files = [path for path in folder("emoji").rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files = [
+        path
+        for path in folder("emoji").rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    ]
     assert sum(path.stat().st_size for path in files) <= 20_000_000
     manifest = json.loads((folder("emoji") / "manifest.json").read_text())
     assert {split: len(entry["shards"]) for split, entry in manifest["splits"].items()} == {
-        "train": 4, "val_vendor": 1, "val_concept": 1,
+        "train": 4,
+        "val_vendor": 1,
+        "val_concept": 1,
     }
     for split, entry in manifest["splits"].items():
         assert entry["count"] == COUNTS[split] and entry["skipped"] == {}
         for shard in entry["shards"]:
-            assert hashlib.sha256((folder("emoji") / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+            assert (
+                hashlib.sha256((folder("emoji") / shard["file"]).read_bytes()).hexdigest()
+                == shard["sha256"]
+            )
 
 
 def test_tfds_decodes_it_without_tensorflow(samples, tmp_path):
@@ -83,10 +105,14 @@ def test_tfds_decodes_it_without_tensorflow(samples, tmp_path):
         "assert 'tensorflow' not in sys.modules\n"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    printed = subprocess.run(
+        command, check=True, capture_output=True, text=True
+    ).stdout.splitlines()
     for line, (split, rows) in zip(printed, samples.items(), strict=True):
         assert line.split() == [split, str(COUNTS[split]), *[sample.key for sample in rows[::500]]]
-        for image, sample in zip(np.load(tmp_path / f"{split}.npz").values(), rows[::500], strict=True):
+        for image, sample in zip(
+            np.load(tmp_path / f"{split}.npz").values(), rows[::500], strict=True
+        ):
             ours = Image.open(io.BytesIO(sample.image))
             np.testing.assert_array_equal(image, np.asarray(ours))
 
@@ -97,20 +123,36 @@ def test_it_can_be_rebuilt_from_tars(samples, tmp_path):
         for sample in rows:
             png = io.BytesIO()
             Image.open(io.BytesIO(sample.image)).convert("RGBA").save(png, "PNG")
-            fields = {name: value or None for name, value in sample.metadata.items()} | {"caption": sample.captions[0]}
+            fields = {name: value or None for name, value in sample.metadata.items()} | {
+                "caption": sample.captions[0]
+            }
             for ending, data in (("png", png.getvalue()), ("json", json.dumps(fields).encode())):
                 info = tarfile.TarInfo(f"{sample.key}.{ending}")
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
-    prepare.main([f"--source=webdataset:{tmp_path}/in.tar", f"--output={tmp_path}/out", "--image-format=webp"])
+    prepare.main(
+        [
+            f"--source=webdataset:{tmp_path}/in.tar",
+            f"--output={tmp_path}/out",
+            "--image-format=webp",
+        ]
+    )
     for old, new in zip(rows, open_source(f"arrayrecord:{tmp_path}/out/train"), strict=True):
         assert (new.key, new.captions, new.metadata) == (old.key, old.captions, old.metadata)
-        before, after = (np.asarray(Image.open(io.BytesIO(s.image)).convert("RGBA")) for s in (old, new))
+        before, after = (
+            np.asarray(Image.open(io.BytesIO(s.image)).convert("RGBA")) for s in (old, new)
+        )
         np.testing.assert_array_equal(after, before)
 
 
 def test_the_tokenizer_is_the_one_trained_on_train(samples, tmp_path):
-    prepare.main(["--source=embedded:emoji/train", f"--train-tokenizer={tmp_path}/t.json", "--vocab-size=4096"])
+    prepare.main(
+        [
+            "--source=embedded:emoji/train",
+            f"--train-tokenizer={tmp_path}/t.json",
+            "--vocab-size=4096",
+        ]
+    )
     assert (tmp_path / "t.json").read_bytes() == (folder("emoji") / "tokenizer.json").read_bytes()
     tokenizer = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))
     assert tokenizer.get_vocab_size() == 4096
@@ -133,11 +175,18 @@ def test_every_vendor_is_attributed_with_its_licence(samples):
     text = (folder("emoji") / "LICENSES.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("|")]
     for split in samples.values():
-        for vendor, licence in {(sample.metadata["vendor"], sample.metadata["license"]) for sample in split}:
-            assert any(vendor in row.split("|")[1] and licence in row.split("|")[3] for row in rows), (vendor, licence)
+        for vendor, licence in {
+            (sample.metadata["vendor"], sample.metadata["license"]) for sample in split
+        }:
+            assert any(
+                vendor in row.split("|")[1] and licence in row.split("|")[3] for row in rows
+            ), (vendor, licence)
     assert set(metadata(samples, "val_vendor", "license")) == {"CC-BY-SA-4.0"}
 
 
 def test_an_unknown_split_is_answered_with_those_there_are():
-    with pytest.raises(DataError, match="embedded:emoji/test: no split 'test'; splits: train, val_vendor, val_concept"):
+    with pytest.raises(
+        DataError,
+        match="embedded:emoji/test: no split 'test'; splits: train, val_vendor, val_concept",
+    ):
         open_source("embedded:emoji/test")

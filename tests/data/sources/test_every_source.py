@@ -1,4 +1,5 @@
-"""The same 64 samples in every format, written by the format's own library: the same bytes, captions and batches."""
+"""The same 64 samples in every format, written by the format's own library: the same bytes,
+captions and batches."""
 
 import csv
 import dataclasses
@@ -56,35 +57,50 @@ def webdataset_tars(folder):
 
 
 def tfds_folder(folder):
-    """Written by TFDS's own classes, but for the images, which they would encode with TensorFlow."""
+    """Written by TFDS's own classes, but for the images, which they would encode with
+    TensorFlow."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core import dataset_info, naming, splits
     from tensorflow_datasets.proto import tf_example_pb2
 
-    features = tfds.features.FeaturesDict({
-        "picture": tfds.features.Image(encoding_format="jpeg"),
-        "captions": tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()}),
-        "label": tfds.features.ClassLabel(names=["cat", "dog"]),
-        "mask": tfds.features.Image(encoding_format="png"),
-    })
-    template = naming.ShardedFileTemplate(data_dir=folder, dataset_name="mine", split="train", filetype_suffix="array_record")
+    features = tfds.features.FeaturesDict(
+        {
+            "picture": tfds.features.Image(encoding_format="jpeg"),
+            "captions": tfds.features.Sequence({"id": np.int64, "text": tfds.features.Text()}),
+            "label": tfds.features.ClassLabel(names=["cat", "dog"]),
+            "mask": tfds.features.Image(encoding_format="png"),
+        }
+    )
+    template = naming.ShardedFileTemplate(
+        data_dir=folder, dataset_name="mine", split="train", filetype_suffix="array_record"
+    )
     lengths = []
     for shard, samples in enumerate(cut(2)):
-        writer = ArrayRecordWriter(str(template.sharded_filepath(shard_index=shard, num_shards=2)), "group_size:1")
+        writer = ArrayRecordWriter(
+            str(template.sharded_filepath(shard_index=shard, num_shards=2)), "group_size:1"
+        )
         for number, (image, caption) in samples:
             record = tf_example_pb2.Example()
-            for name, value in (("picture", image), ("captions/text", caption.encode()), ("mask", b"undecoded")):
+            for name, value in (
+                ("picture", image),
+                ("captions/text", caption.encode()),
+                ("mask", b"undecoded"),
+            ):
                 record.features.feature[name].bytes_list.value.append(value)
             for name, value in (("captions/id", number), ("label", number % 2)):
                 record.features.feature[name].int64_list.value.append(value)
             writer.write(record.SerializeToString())
         writer.close()
         lengths.append(len(samples))
-    identity = dataset_info.DatasetIdentity(name="mine", version="1.0.0", data_dir=folder, module_name="mine")
+    identity = dataset_info.DatasetIdentity(
+        name="mine", version="1.0.0", data_dir=folder, module_name="mine"
+    )
     info = dataset_info.DatasetInfo(builder=identity, features=features)
     info.set_file_format("array_record")
-    split = splits.SplitInfo(name="train", shard_lengths=lengths, num_bytes=1, filename_template=template)
+    split = splits.SplitInfo(
+        name="train", shard_lengths=lengths, num_bytes=1, filename_template=template
+    )
     info.set_splits(splits.SplitDict([split]))
     info.write_to_directory(folder)
     return f"tfds:{folder}/train?image=picture&caption=captions.text"
@@ -96,11 +112,28 @@ def parquet_files(folder, image_column="image", as_struct=False):
     from pyarrow import parquet
 
     for shard, samples in enumerate(cut(3)):
-        images = [{"bytes": image, "path": f"{number}.jpg"} if as_struct else image for number, (image, _) in samples]
-        table = pyarrow.table({image_column: images, "caption": [caption for _, (_, caption) in samples]})
+        images = [
+            {"bytes": image, "path": f"{number}.jpg"} if as_struct else image
+            for number, (image, _) in samples
+        ]
+        table = pyarrow.table(
+            {image_column: images, "caption": [caption for _, (_, caption) in samples]}
+        )
         if as_struct:
-            table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": {
-                image_column: {"_type": "Image"}, "caption": {"dtype": "string", "_type": "Value"}}}})})
+            table = table.replace_schema_metadata(
+                {
+                    "huggingface": json.dumps(
+                        {
+                            "info": {
+                                "features": {
+                                    image_column: {"_type": "Image"},
+                                    "caption": {"dtype": "string", "_type": "Value"},
+                                }
+                            }
+                        }
+                    )
+                }
+            )
         parquet.write_table(table, f"{folder}/train-{shard:05d}-of-00003.parquet", row_group_size=5)
     return f"parquet:{folder}/*.parquet"
 
@@ -114,7 +147,10 @@ def image_files(folder):
 def jsonl_files(folder):
     image_files(folder)
     for shard, samples in enumerate(cut(2)):
-        lines = [json.dumps({"image": f"images/{number}.jpg", "caption": [caption]}) for number, (_, caption) in samples]
+        lines = [
+            json.dumps({"image": f"images/{number}.jpg", "caption": [caption]})
+            for number, (_, caption) in samples
+        ]
         (folder / f"part-{shard}.jsonl").write_text("\n".join(lines))
     return f"jsonl:{folder}/part-?.jsonl"
 
@@ -124,7 +160,12 @@ def csv_files(folder):
     for shard, samples in enumerate(cut(2)):
         with open(folder / f"part-{shard}.csv", "w", newline="") as file:
             rows = csv.writer(file)
-            rows.writerows([["title", "filepath"], *([caption, f"images/{number}.jpg"] for number, (_, caption) in samples)])
+            rows.writerows(
+                [
+                    ["title", "filepath"],
+                    *([caption, f"images/{number}.jpg"] for number, (_, caption) in samples),
+                ]
+            )
     return f"csv:{folder}/part-{{0,1}}.csv?image=filepath&caption=title"
 
 
@@ -142,6 +183,7 @@ def prepared(folder):
 
 def in_memory(write):
     """Writes files and moves them to fsspec's memory file system."""
+
     def moved(folder):
         import fsspec
 
@@ -182,7 +224,9 @@ def spec(request, tmp_path_factory):
 def first_batches(source, count, **data):
     preprocessor = Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
     mixture = Mixture((Part("", source, TextsConfig(), len(source)),))
-    rows = TrainRows(mixture, preprocessor, AugmentationConfig(scale=(0.5, 1.0), flip=0.5, hue=0.1), seed=3)
+    rows = TrainRows(
+        mixture, preprocessor, AugmentationConfig(scale=(0.5, 1.0), flip=0.5, hue=0.1), seed=3
+    )
     batches = Batches(rows, DataConfig(batch_size=BATCH, **data))
     try:
         return list(itertools.islice(batches, count))
@@ -203,7 +247,10 @@ def test_the_samples_are_the_ones_that_were_written(spec):
     source = open_source(spec)
     assert len(source) == COUNT
     for index in np.random.default_rng(0).permutation(COUNT):
-        assert (source[index].image, source[index].captions) == (SAMPLES[index][0], (SAMPLES[index][1],))
+        assert (source[index].image, source[index].captions) == (
+            SAMPLES[index][0],
+            (SAMPLES[index][1],),
+        )
     assert source[-1].image == SAMPLES[-1][0]
     assert len({sample.key for sample in source}) == COUNT
     for index in (COUNT, -COUNT - 1):
@@ -211,10 +258,14 @@ def test_the_samples_are_the_ones_that_were_written(spec):
             source[index]
 
 
-def test_where_pictures_are_files_columns_or_members_of_their_own_samples_are_given_without_reading_them(spec, monkeypatch):
+def test_samples_are_given_without_reading_images_that_are_files_columns_or_members(
+    spec, monkeypatch
+):
     source, read = open_source(spec), []
     samples = [source[i] for i in range(COUNT)]
-    assert isinstance(source, SparesImages) == (spec.partition(":")[0] in ("webdataset", "parquet", "jsonl", "csv", "folder"))
+    assert isinstance(source, SparesImages) == (
+        spec.partition(":")[0] in ("webdataset", "parquet", "jsonl", "csv", "folder")
+    )
     if not isinstance(source, SparesImages):
         assert list(evenly_spaced_samples([source], COUNT)) == samples
         return
@@ -225,13 +276,17 @@ def test_where_pictures_are_files_columns_or_members_of_their_own_samples_are_gi
     monkeypatch.setattr("vlp_jax.data.sources.columns.read_file", counted(read_file))
     monkeypatch.setattr("vlp_jax.data.sources.member_checks.read_range", counted(read_range))
     fresh = pickle.loads(pickle.dumps(source))
-    assert list(evenly_spaced_samples([fresh], COUNT)) == [dataclasses.replace(sample, image=b"") for sample in samples]
+    assert list(evenly_spaced_samples([fresh], COUNT)) == [
+        dataclasses.replace(sample, image=b"") for sample in samples
+    ]
     size = sum(map(len, read)) + sum(table.nbytes for table in getattr(fresh, "_kept", {}).values())
     assert size < sum(len(sample.image) for sample in samples) / 4
 
 
 def test_the_batches_of_every_source_are_the_same(spec, expected_batches):
-    for found, expected in zip(first_batches(open_source(spec), 5, threads=4), expected_batches, strict=True):
+    for found, expected in zip(
+        first_batches(open_source(spec), 5, threads=4), expected_batches, strict=True
+    ):
         assert not found["reason"].any()
         for name in set(expected) - {"key"}:  # every kind names its samples in its own way
             np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
@@ -245,7 +300,14 @@ def test_a_copy_is_the_same_source(spec):
     assert (copy.spec, copy[7], copy[-1]) == (spec, source[7], source[-1])
 
 
-@pytest.mark.parametrize("name", [name for name in WRITERS if name.partition(",")[0] in ("webdataset", "parquet", "jsonl", "csv")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name in WRITERS
+        if name.partition(",")[0] in ("webdataset", "parquet", "jsonl", "csv")
+    ],
+)
 def test_a_file_of_a_brace_pattern_that_is_not_there_is_named(name, tmp_path):
     spec = WRITERS[name](tmp_path)
     pattern, question, options = spec.partition("?image") if "?image" in spec else (spec, "", "")
@@ -254,7 +316,9 @@ def test_a_file_of_a_brace_pattern_that_is_not_there_is_named(name, tmp_path):
     missing = f"{folder}/{{part-0,part-9,train-00000-of-00003}}.{ending}{question}{options}"
     with pytest.raises(DataError) as caught:
         open_source(missing)
-    assert f"part-{0 if ending == 'parquet' else 9}.{ending} is missing; 1 of 3 shards found" in str(caught.value)
+    assert (
+        f"part-{0 if ending == 'parquet' else 9}.{ending} is missing; 1 of 3 shards found"
+    ) in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +330,9 @@ def two_steps(tiny):
     start = jax.device_get(run.initial_state())
 
     def train(spec):
-        batches = dataclasses.replace(run, mixture=open_mixture(TrainSourceConfig(source=spec))).batches(0)
+        batches = dataclasses.replace(
+            run, mixture=open_mixture(TrainSourceConfig(source=spec))
+        ).batches(0)
         state, losses = jax.device_put(start, run.shardings), []
         for batch in itertools.islice(batches, 2):
             assert not batch["reason"].any()
@@ -293,21 +359,35 @@ def test_two_steps_of_training_are_the_same_from_every_source(spec, two_steps, e
 # The commands of docs/data.md
 
 PLACES = {  # kind: (who writes it, the folder that the page names)
-    "webdataset": ("webdataset", "/data/tars"), "parquet": ("parquet, struct", "/data/parquet"), "jsonl": ("jsonl", "/data/jsonl"),
-    "csv": ("csv", "/data/csv"), "folder": ("folder", "/data/classes"), "tfds": ("tfds", "/data/mine/1.0.0"),
-    "arrayrecord": ("arrayrecord", "/data/prepared"), "synthetic": ("synthetic", None), "embedded": (None, None)}
+    "webdataset": ("webdataset", "/data/tars"),
+    "parquet": ("parquet, struct", "/data/parquet"),
+    "jsonl": ("jsonl", "/data/jsonl"),
+    "csv": ("csv", "/data/csv"),
+    "folder": ("folder", "/data/classes"),
+    "tfds": ("tfds", "/data/mine/1.0.0"),
+    "arrayrecord": ("arrayrecord", "/data/prepared"),
+    "synthetic": ("synthetic", None),
+    "embedded": (None, None),
+}
 
 
 def documented_commands(entry_point):
     """The arguments of every command of an entry point in docs/data.md, section "Your data"."""
     section = (ROOT / "docs/data.md").read_text().split("## Your data")[1].split("\n## ")[0]
     lines = section.replace("\\\n", " ").splitlines()
-    return [shlex.split(line)[3:] for line in lines if line.startswith(f"    python -m vlp_jax.{entry_point} ")]
+    return [
+        shlex.split(line)[3:]
+        for line in lines
+        if line.startswith(f"    python -m vlp_jax.{entry_point} ")
+    ]
 
 
 def train_commands():
     """By kind of source, which is in the last argument."""
-    return {words[-1].split("source=")[1].partition(":")[0]: words for words in documented_commands("main")}
+    return {
+        words[-1].split("source=")[1].partition(":")[0]: words
+        for words in documented_commands("main")
+    }
 
 
 def test_the_documentation_has_a_command_for_every_kind():
@@ -321,12 +401,29 @@ def test_the_documented_command_trains(kind, tmp_path, tiny):
     words = train_commands()[kind]
     if place:
         spec = WRITERS[writer](tmp_path)
-        words = [word.replace(place, str(tmp_path / "out" if kind == "arrayrecord" else tmp_path)) for word in words]
-        assert open_source(spec).fingerprint() == open_source(words[-1].partition("=")[2]).fingerprint()
+        words = [
+            word.replace(place, str(tmp_path / "out" if kind == "arrayrecord" else tmp_path))
+            for word in words
+        ]
+        assert (
+            open_source(spec).fingerprint()
+            == open_source(words[-1].partition("=")[2]).fingerprint()
+        )
     config, workdir, source = words
-    assert main.main([config.replace("configs/clip_emoji.py", f"{ROOT}/configs/clip_emoji.py:smoke"),
-                      f"--workdir={tmp_path}/{workdir.partition('=')[2]}", source, *tiny("steps=2")]) == 0
-    rows = [json.loads(line) for line in next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()]
+    assert (
+        main.main(
+            [
+                config.replace("configs/clip_emoji.py", f"{ROOT}/configs/clip_emoji.py:smoke"),
+                f"--workdir={tmp_path}/{workdir.partition('=')[2]}",
+                source,
+                *tiny("steps=2"),
+            ]
+        )
+        == 0
+    )
+    rows = [
+        json.loads(line) for line in next(tmp_path.rglob("metrics.jsonl")).read_text().splitlines()
+    ]
     assert [row["train/bad_examples"] for row in rows] == [0, 0]
 
 
@@ -350,28 +447,45 @@ def test_the_documented_mixture_is_one(tmp_path):
     exec(textwrap.dedent(lines), {"config": config})
     mixture = config.data.train.mixture.to_dict()
     with tarfile.open(tmp_path / "00000.tar", "w") as tar:
-        for ending, data in (("jpg", SAMPLES[0][0]), ("json", b'{"alt": "a", "synthetic": "made up", "caption": "neither"}')):
+        for ending, data in (
+            ("jpg", SAMPLES[0][0]),
+            ("json", b'{"alt": "a", "synthetic": "made up", "caption": "neither"}'),
+        ):
             info = tarfile.TarInfo(f"s.{ending}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     (tmp_path / "birds/owl").mkdir(parents=True)
     (tmp_path / "birds/owl/1.jpg").write_bytes(SAMPLES[1][0])
     for part in mixture.values():
-        part["source"] = part["source"].replace("/data/web/{00000..00331}", f"{tmp_path}/00000").replace("/data", str(tmp_path))
+        part["source"] = (
+            part["source"]
+            .replace("/data/web/{00000..00331}", f"{tmp_path}/00000")
+            .replace("/data", str(tmp_path))
+        )
     tree = config.to_dict() | {"steps": 1, "objectives": {"contrastive": {"kind": "clip"}}}
     tree["data"]["train"]["mixture"] = mixture
     opened = open_mixture(to_config(tree).data.train)
     preprocessor = Preprocessor(16, ImagesConfig(), load_tokenizer(TextConfig(), 12, 4096))
-    drawn = {row["text"] for row in map(TrainRows(opened, preprocessor, AugmentationConfig(), 0).row, range(200))}
+    drawn = {
+        row["text"]
+        for row in map(TrainRows(opened, preprocessor, AugmentationConfig(), 0).row, range(200))
+    }
     assert drawn == {"a", "made up", "a photo of a owl", "owl, a bird"}
 
 
 def test_a_tar_made_by_hand_is_read_like_the_library_s(tmp_path):
     """Without a .txt: the caption stands in the .json beside other fields."""
     with tarfile.open(tmp_path / "x.tar", "w") as tar:
-        for ending, data in (("jpg", SAMPLES[0][0]), ("json", json.dumps({"caption": SAMPLES[0][1], "url": "u"}).encode())):
+        for ending, data in (
+            ("jpg", SAMPLES[0][0]),
+            ("json", json.dumps({"caption": SAMPLES[0][1], "url": "u"}).encode()),
+        ):
             info = tarfile.TarInfo(f"s.{ending}")
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     sample = open_source(f"webdataset:{tmp_path}/x.tar")[0]
-    assert (sample.image, sample.captions, sample.metadata) == (*SAMPLES[0][:1], SAMPLES[0][1:], {"url": "u"})
+    assert (sample.image, sample.captions, sample.metadata) == (
+        *SAMPLES[0][:1],
+        SAMPLES[0][1:],
+        {"url": "u"},
+    )

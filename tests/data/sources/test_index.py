@@ -15,8 +15,11 @@ from vlp_jax.data.sources.index import load_indexes
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import DataError
 
-ARRAYS = {"numbers": np.arange(7, dtype=np.int64).reshape(7, 1), "bytes": np.arange(3, dtype=np.uint8),
-          "none": np.zeros((0, 3), np.uint32)}
+ARRAYS = {
+    "numbers": np.arange(7, dtype=np.int64).reshape(7, 1),
+    "bytes": np.arange(3, dtype=np.uint8),
+    "none": np.zeros((0, 3), np.uint32),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -170,18 +173,31 @@ def test_every_kind_reads_the_same_from_a_stored_index(kind, tmp_path):
     path = tmp_path / f"x.{kind}"
     if kind == "webdataset":
         with tarfile.open(path, "w") as tar:
-            for name, data in (("a.png", b"image"), ("a.txt", b"one"), ("b.png", b"image"), ("b.txt", b"two")):
+            for name, data in (
+                ("a.png", b"image"),
+                ("a.txt", b"one"),
+                ("b.png", b"image"),
+                ("b.txt", b"two"),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     elif kind == "jsonl":
-        path.write_text("".join(json.dumps({"image": "a.png", "caption": caption}) + "\n" for caption in ("one", "two")))
+        path.write_text(
+            "".join(
+                json.dumps({"image": "a.png", "caption": caption}) + "\n"
+                for caption in ("one", "two")
+            )
+        )
     elif kind == "csv":
         path.write_text("image,caption\na.png,one\na.png,two\n")
     else:
         import pyarrow
         from pyarrow import parquet
-        parquet.write_table(pyarrow.table({"image": [b"image"] * 2, "caption": ["one", "two"]}), path)
+
+        parquet.write_table(
+            pyarrow.table({"image": [b"image"] * 2, "caption": ["one", "two"]}), path
+        )
     first, second = open_source(f"{kind}:{path}"), open_source(f"{kind}:{path}")
     assert len([name for name in os.listdir(tmp_path) if name.startswith(f".x.{kind}.")]) == 1
     assert list(first) == list(second) == list(pickle.loads(pickle.dumps(second)))

@@ -39,7 +39,8 @@ def jsonl_file(folder, count):
 
 
 def opened(spec):
-    """(bytes that Python held at most while it opened a source, bytes of its pickle); modules are loaded before."""
+    """(bytes that Python held at most while it opened a source, bytes of its pickle); modules are
+    loaded before."""
     tracemalloc.start()
     source = open_source(spec)
     source.fingerprint()
@@ -59,7 +60,9 @@ def test_opening_by_a_stored_index_takes_no_memory_for_each_sample(tmp_path, wri
 
 
 def test_arrayrecord_keeps_some_readers_open_and_reads_all_shards(tmp_path, monkeypatch):
-    prepare.main(["--source=synthetic:40?height=8&width=8", f"--output={tmp_path}/out", "--shards=8"])
+    prepare.main(
+        ["--source=synthetic:40?height=8&width=8", f"--output={tmp_path}/out", "--shards=8"]
+    )
     source = open_source(f"arrayrecord:{tmp_path}/out/train")
     expected = [sample.key for sample in source]
     assert len(source._readers) == 8
@@ -67,11 +70,17 @@ def test_arrayrecord_keeps_some_readers_open_and_reads_all_shards(tmp_path, monk
     copy = pickle.loads(pickle.dumps(source))
     order = np.random.default_rng(0).integers(0, 40, 3000)
     with ThreadPoolExecutor(8) as pool:
-        assert [sample.key for sample in pool.map(copy.__getitem__, order)] == [expected[number] for number in order]
+        assert [sample.key for sample in pool.map(copy.__getitem__, order)] == [
+            expected[number] for number in order
+        ]
     assert len(copy._readers) == 2
 
 
-@pytest.mark.parametrize(("limit", "kept"), [(1024, 512), (10, 16), (10**6, 4096), (resource.RLIM_INFINITY, 4096)])
-def test_the_readers_that_are_kept_leave_half_of_the_files_a_process_may_open(monkeypatch, limit, kept):
+@pytest.mark.parametrize(
+    ("limit", "kept"), [(1024, 512), (10, 16), (10**6, 4096), (resource.RLIM_INFINITY, 4096)]
+)
+def test_the_readers_that_are_kept_leave_half_of_the_files_a_process_may_open(
+    monkeypatch, limit, kept
+):
     monkeypatch.setattr(arrayrecord.resource, "getrlimit", lambda which: (limit, limit))
     assert arrayrecord.readers_kept() == kept

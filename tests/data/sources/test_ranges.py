@@ -1,4 +1,5 @@
-"""Ranged reads of remote files: a storage that sends other bytes than it was asked for is asked again, then refused by name."""
+"""Ranged reads of remote files: a storage that sends other bytes than it was asked for is asked
+again, then refused by name."""
 
 import http.server
 import io
@@ -29,7 +30,8 @@ def no_pauses(monkeypatch, tmp_path):
 
 
 class Unreliable(MemoryFileSystem):
-    """Gives ranges through `answers`, one for each call: functions of the bytes that are right and all bytes of the file."""
+    """Gives ranges through `answers`, one for each call: functions of the bytes that are right and
+    all bytes of the file."""
 
     protocol = "unreliable"
     store, pseudo_dirs = {}, [""]
@@ -51,8 +53,13 @@ def fails(data, everything):
     raise ConnectionResetError("connection reset by peer")
 
 
-ANSWERS = {"short": lambda data, everything: data[:-1], "all": lambda data, everything: everything, "empty": lambda *_: b"",
-           "long": lambda data, everything: data + b"x", "fails": fails}
+ANSWERS = {
+    "short": lambda data, everything: data[:-1],
+    "all": lambda data, everything: everything,
+    "empty": lambda *_: b"",
+    "long": lambda data, everything: data + b"x",
+    "fails": fails,
+}
 
 
 @pytest.mark.parametrize("answer", ANSWERS)
@@ -71,7 +78,10 @@ def test_wrong_answers_are_asked_for_again_and_refused_by_name(monkeypatch, answ
 def test_a_file_read_from_start_to_end_is_made_of_checked_ranges(monkeypatch):
     fsspec.filesystem("unreliable").pipe_file("/x.bin", CONTENT)
     monkeypatch.setattr(Unreliable, "answers", [lambda data, everything: data[:-1]] * ranges.TRIES)
-    with pytest.raises(DataError, match="unreliable://x.bin: sent"), open_file("unreliable://x.bin") as file:
+    with (
+        pytest.raises(DataError, match="unreliable://x.bin: sent"),
+        open_file("unreliable://x.bin") as file,
+    ):
         file.read()
     with open_file("unreliable://x.bin") as file:
         assert file.read() == CONTENT
@@ -79,26 +89,42 @@ def test_a_file_read_from_start_to_end_is_made_of_checked_ranges(monkeypatch):
 
 def test_a_remote_file_reads_and_seeks_as_a_file_does():
     theirs, rng = io.BytesIO(CONTENT), np.random.default_rng(0)
-    ours = io.BufferedReader(RemoteFile(lambda start, size: CONTENT[start : start + size], len(CONTENT)), 100)
+    ours = io.BufferedReader(
+        RemoteFile(lambda start, size: CONTENT[start : start + size], len(CONTENT)), 100
+    )
     for _ in range(500):
-        offset, whence, size = int(rng.integers(0, 900)), int(rng.integers(0, 3)), int(rng.integers(0, 1000))
+        offset, whence, size = (
+            int(rng.integers(0, 900)),
+            int(rng.integers(0, 3)),
+            int(rng.integers(0, 1000)),
+        )
         offset = -offset if whence == 2 else offset
         assert ours.seek(offset, whence) == theirs.seek(offset, whence)
         assert ours.read(size) == theirs.read(size) and ours.tell() == theirs.tell()
 
 
-@pytest.mark.parametrize(("status", "headers", "words"), [
-    (206, {"Content-Range": "bytes 10-19/100"}, None),
-    (206, {"Content-Range": "bytes 10-19/*", "Content-Length": "10"}, None),
-    (206, {"Content-Range": "bytes 0-9/100"}, "with the range 'bytes 0-9/100'"),
-    (206, {"Content-Range": "bytes 10-99/100"}, "with the range"),
-    (206, {}, "with the range None"),
-    (206, {"Content-Range": "bytes 10-19/100", "Content-Length": "4"}, "sends 4 bytes for the 10"),
-    (206, {"Content-Range": "bytes 10-19/120"}, "has 120 bytes now, and had 100"),
-    (200, {"Content-Length": "100"}, "ignores Range"),
-    (200, {}, "ignores Range"),
-    (416, {}, "status 416"), (503, {}, "status 503"), (204, {}, "status 204"), (302, {}, "status 302"),
-])
+@pytest.mark.parametrize(
+    ("status", "headers", "words"),
+    [
+        (206, {"Content-Range": "bytes 10-19/100"}, None),
+        (206, {"Content-Range": "bytes 10-19/*", "Content-Length": "10"}, None),
+        (206, {"Content-Range": "bytes 0-9/100"}, "with the range 'bytes 0-9/100'"),
+        (206, {"Content-Range": "bytes 10-99/100"}, "with the range"),
+        (206, {}, "with the range None"),
+        (
+            206,
+            {"Content-Range": "bytes 10-19/100", "Content-Length": "4"},
+            "sends 4 bytes for the 10",
+        ),
+        (206, {"Content-Range": "bytes 10-19/120"}, "has 120 bytes now, and had 100"),
+        (200, {"Content-Length": "100"}, "ignores Range"),
+        (200, {}, "ignores Range"),
+        (416, {}, "status 416"),
+        (503, {}, "status 503"),
+        (204, {}, "status 204"),
+        (302, {}, "status 302"),
+    ],
+)
 def test_the_answer_of_a_web_server_is_checked_as_http_defines_it(status, headers, words):
     """RFC 9110, 14.4 and 15.3.7."""
     if words is None:
@@ -117,7 +143,8 @@ def test_all_of_a_file_may_come_without_a_range():
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    """Serves `files`, ranges as `way` says: as they should be, never, cut short, moved, or at the second try."""
+    """Serves `files`, ranges as `way` says: as they should be, never, cut short, moved, or at the
+    second try."""
 
     files: dict = {}
     way = "right"
@@ -146,7 +173,8 @@ class Server(http.server.BaseHTTPRequestHandler):
         start, end = (start + 7, end + 7) if self.way == "moved" else (start, end)
         part = data[start:end]
         part = part[:-3] if self.way == "short" else part
-        unit = "Bytes" if self.way == "capital" else "bytes"  # RFC 9110, 14.1: names of units are case-insensitive
+        # RFC 9110, 14.1: names of units are case-insensitive
+        unit = "Bytes" if self.way == "capital" else "bytes"
         self.reply(206, part, {"Content-Range": f"{unit} {start}-{end - 1}/{len(data)}"}, body)
 
     def reply(self, status, data, headers, body):
@@ -175,21 +203,28 @@ def tar_of(count):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:
         for number in range(count):
-            for name, data in ((f"k{number}.jpg", bytes([number]) * 900), (f"k{number}.txt", b"caption %d" % number)):
+            for name, data in (
+                (f"k{number}.jpg", bytes([number]) * 900),
+                (f"k{number}.txt", b"caption %d" % number),
+            ):
                 info = tarfile.TarInfo(name)
                 info.size = len(data)
                 tar.addfile(info, io.BytesIO(data))
     return file.getvalue()
 
 
-LINES = "".join(json.dumps({"image": "a.png", "caption": f"caption {number}"}) + "\n" for number in range(30)).encode()
+LINES = "".join(
+    json.dumps({"image": "a.png", "caption": f"caption {number}"}) + "\n" for number in range(30)
+).encode()
 
 
 @pytest.mark.variants
 @pytest.mark.parametrize("way", ["right", "capital", "ignored", "short", "moved", "second try"])
 @pytest.mark.parametrize("kind", ["webdataset", "jsonl"])
 def test_samples_behind_a_web_server_are_right_or_refused_by_name(server, monkeypatch, kind, way):
-    monkeypatch.setattr(Server, "files", {"/x": tar_of(8) if kind == "webdataset" else LINES, "/a.png": b"image"})
+    monkeypatch.setattr(
+        Server, "files", {"/x": tar_of(8) if kind == "webdataset" else LINES, "/a.png": b"image"}
+    )
     monkeypatch.setattr(Server, "way", way)
     right = way in ("right", "capital", "second try")
     try:
@@ -198,7 +233,9 @@ def test_samples_behind_a_web_server_are_right_or_refused_by_name(server, monkey
     except DataError as error:
         assert not right and str(error).startswith(f"data error: {server}/x: "), error
         return
-    assert right and captions == [(f"caption {number}",) for number in range(8 if kind == "webdataset" else 30)]
+    assert right and captions == [
+        (f"caption {number}",) for number in range(8 if kind == "webdataset" else 30)
+    ]
 
 
 def test_a_file_that_grew_on_its_server_is_noticed(server, monkeypatch):
@@ -221,11 +258,21 @@ def test_an_index_of_a_web_file_is_that_of_its_version(server, monkeypatch):
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize(("status", "words"), [
-    (404, "no such file"), (410, "no such file"), (403, "the server answered with status 403"),
-    (401, "the server answered with status 401"), (429, "its server answered with status 429"),
-    (500, "its server answered with status 500"), (503, "its server answered with status 503")])
-def test_a_server_that_does_not_answer_is_not_taken_for_a_missing_file(server, monkeypatch, status, words):
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (404, "no such file"),
+        (410, "no such file"),
+        (403, "the server answered with status 403"),
+        (401, "the server answered with status 401"),
+        (429, "its server answered with status 429"),
+        (500, "its server answered with status 500"),
+        (503, "its server answered with status 503"),
+    ],
+)
+def test_a_server_that_does_not_answer_is_not_taken_for_a_missing_file(
+    server, monkeypatch, status, words
+):
     monkeypatch.setattr(Server, "way", "right")
     monkeypatch.setattr(Server, "files", {"/x": LINES, "/a.png": b"image"})
     monkeypatch.setattr(Server, "statuses", [status] * 50)

@@ -37,7 +37,10 @@ def write_tar(path, members, **options):
 
 def sample_members(number, **fields):
     fields = {"caption": f"caption {number}"} | fields
-    return [(f"s{number:04d}.png", png(number)), (f"s{number:04d}.json", json.dumps(fields).encode())]
+    return [
+        (f"s{number:04d}.png", png(number)),
+        (f"s{number:04d}.json", json.dumps(fields).encode()),
+    ]
 
 
 @pytest.fixture
@@ -45,7 +48,9 @@ def shards(tmp_path):
     """Three tars of 4, 3 and 5 samples, and their pattern."""
     number = 0
     for shard, count in enumerate((4, 3, 5)):
-        members = [member for n in range(number, number + count) for member in sample_members(n, place=n)]
+        members = [
+            member for n in range(number, number + count) for member in sample_members(n, place=n)
+        ]
         write_tar(tmp_path / f"part-{shard:02d}.tar", members)
         number += count
     return f"webdataset:{tmp_path}/part-{{00..02}}.tar"
@@ -73,7 +78,13 @@ def test_a_source_ends_when_it_is_iterated(shards):
 def test_braces_lists_and_globs_name_the_same_sorted_files(shards):
     folder = shards.removeprefix("webdataset:").rsplit("/", 1)[0]
     expected = open_source(shards).paths
-    for pattern in ("part-{02,01,00}.tar", "part-*.tar", "part-0[0-2].tar", "{part-00,part-01}.tar", "part-0{0..2}.tar"):
+    for pattern in (
+        "part-{02,01,00}.tar",
+        "part-*.tar",
+        "part-0[0-2].tar",
+        "{part-00,part-01}.tar",
+        "part-0{0..2}.tar",
+    ):
         found = open_source(f"webdataset:{folder}/{pattern}").paths
         assert found == (expected[:2] if "01}" in pattern else expected)
 
@@ -136,7 +147,9 @@ def test_a_sample_is_the_neighbours_that_share_a_name_up_to_its_first_dot(tmp_pa
 @pytest.mark.parametrize("layout", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
 def test_long_and_foreign_names_survive_the_hidden_members_of_a_tar(tmp_path, layout):
     key = "größe/" * 10 + "x" * 90
-    path = write_tar(tmp_path / "x.tar", [(f"{key}.png", png()), (f"{key}.txt", b"long")], format=layout)
+    path = write_tar(
+        tmp_path / "x.tar", [(f"{key}.png", png()), (f"{key}.txt", b"long")], format=layout
+    )
     assert [sample.key for sample in open_source(f"webdataset:{path}")] == [key]
 
 
@@ -145,7 +158,9 @@ def test_it_reads_what_the_webdataset_library_writes(tmp_path):
     with webdataset.TarWriter(str(tmp_path / "x.tar")) as tar:
         for number in range(3):
             fields = {"caption": f"c{number}", "n": number}
-            tar.write({"__key__": f"k{number}", "png": png(number), "json": json.dumps(fields).encode()})
+            tar.write(
+                {"__key__": f"k{number}", "png": png(number), "json": json.dumps(fields).encode()}
+            )
     source = open_source(f"webdataset:{tmp_path}/x.tar")
     assert [(s.key, s.image, s.captions, s.metadata) for s in source] == [
         (f"k{n}", png(n), (f"c{n}",), {"n": n}) for n in range(3)
@@ -164,7 +179,9 @@ def test_it_reads_what_the_webdataset_library_writes(tmp_path):
 )
 def test_where_captions_come_from(tmp_path, fields, text, captions):
     members = [("a.png", png()), ("a.json", fields)] + ([("a.txt", text)] if text else [])
-    assert open_source(f"webdataset:{write_tar(tmp_path / 'x.tar', members)}")[0].captions == captions
+    assert (
+        open_source(f"webdataset:{write_tar(tmp_path / 'x.tar', members)}")[0].captions == captions
+    )
 
 
 @pytest.mark.parametrize(
@@ -204,7 +221,11 @@ def test_a_missing_shard_of_a_brace_pattern_is_named_and_counted(shards):
 
 def damaged_tars(folder):
     whole = write_tar(folder / "whole.tar", sample_members(0) + sample_members(1)).read_bytes()
-    yield "damaged header", whole[:2048] + b"\x01" + whole[2049:], "header at byte 2048 of 10240 is damaged"
+    yield (
+        "damaged header",
+        whole[:2048] + b"\x01" + whole[2049:],
+        ("header at byte 2048 of 10240 is damaged"),
+    )
     yield "not a tar", b"hello" * 1000, "not a tar file"
     yield "empty", b"", "not a tar file (0 bytes are less than a header)"
     yield "less than a header", whole[:511], "not a tar file (511 bytes"
@@ -214,7 +235,11 @@ def damaged_tars(folder):
         yield name, escape, f"member '{name}' leaves the folder"
     twice = write_tar(folder / "twice.tar", [("a.png", png()), ("a.jpg", png())]).read_bytes()
     yield "two pictures", twice, "sample 'a' has two members of this kind"
-    yield "no samples", write_tar(folder / "none.tar", [("README", b"")]).read_bytes(), "no sample in 1 tar file"
+    yield (
+        "no samples",
+        write_tar(folder / "none.tar", [("README", b"")]).read_bytes(),
+        "no sample in 1 tar file",
+    )
 
 
 def test_a_damaged_tar_is_an_error_that_names_it(tmp_path):
@@ -245,7 +270,10 @@ def test_a_tar_that_shrinks_after_it_was_opened_is_a_damaged_record(tmp_path):
         ("webdataset:/nowhere/x.tar", "no such file"),
         ("webdataset:/", "/ is a folder"),
         ("webdataset:gs://bucket/x.tar", "install gcsfs"),
-        ("arrayrecord:s3://bucket/x/train", "arrayrecord reads local paths and gs:// only; mount it (with mount-s3)"),
+        (
+            "arrayrecord:s3://bucket/x/train",
+            "arrayrecord reads local paths and gs:// only; mount it (with mount-s3)",
+        ),
         ("arrayrecord:/nowhere/train", "dataset_info.json is missing"),
         ("arrayrecord:train", "write DIR/SPLIT"),
         ("embedded:faces/train", "no such set; write embedded:SET/SPLIT, sets: emoji"),
@@ -265,7 +293,12 @@ def test_an_unknown_kind_is_answered_with_the_list_of_kinds():
 
 
 def test_sources_import_neither_jax_nor_tensorflow_nor_tfds():
-    modules = ", ".join(["vlp_jax.data.prepare.writer", *sorted({place.partition(":")[0] for place in KINDS.values()})])
+    modules = ", ".join(
+        [
+            "vlp_jax.data.prepare.writer",
+            *sorted({place.partition(":")[0] for place in KINDS.values()}),
+        ]
+    )
     heavy = "{'jax', 'tensorflow', 'tensorflow_datasets', 'torch', 'grain', 'pyarrow', 'fsspec'}"
     code = f"import sys, {modules}; found = {heavy} & set(sys.modules); assert not found, found"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,4 +1,5 @@
-"""Named pipes, devices and folders in the place of files are refused in one line, and never waited for; so are endless braces."""
+"""Named pipes, devices and folders in the place of files are refused in one line, and never waited
+for; so are endless braces."""
 
 import glob
 import json
@@ -23,7 +24,9 @@ THINGS = ["pipe", "link to a pipe", "device", "folder", "link to a folder", "soc
 
 @pytest.fixture
 def put(tmp_path):
-    """`put(name, thing)` makes something that is no file, and fails the test where it is waited for."""
+    """`put(name, thing)` makes something that is no file, and fails the test where it is waited
+    for."""
+
     def make(name, thing):
         path = tmp_path / name
         if thing.endswith("pipe"):
@@ -38,6 +41,7 @@ def put(tmp_path):
             path.mkdir()
         if thing == "socket":
             import socket
+
             held = socket.socket(socket.AF_UNIX)
             os.chdir(tmp_path)  # names of sockets are short
             held.bind(name)
@@ -108,7 +112,9 @@ def test_images_in_folders_of_classes_are_files(put, tmp_path):
 @pytest.mark.parametrize("url", ["", "file://"])
 def test_a_url_of_a_local_file_is_that_file(put, tmp_path, url):
     put("a.tar", "pipe")
-    assert "is a named pipe" in str(quickly(lambda: open_source(f"webdataset:{url}{tmp_path}/a.tar")))
+    assert "is a named pipe" in str(
+        quickly(lambda: open_source(f"webdataset:{url}{tmp_path}/a.tar"))
+    )
 
 
 @pytest.mark.parametrize("thing", THINGS)
@@ -122,12 +128,16 @@ def test_files_beside_the_data_are_files(put, tmp_path, thing):
     assert "model.text.word_vectors" in str(quickly(lambda: read_vectors(str(path), {"a"}, 3)))
 
 
-@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer_config.json", "config.json", "tokenizer.json"])
+@pytest.mark.parametrize(
+    "name", ["vocab.txt", "tokenizer_config.json", "config.json", "tokenizer.json"]
+)
 def test_a_tokenizer_folder_holds_files(tmp_path, name):
     folder = tmp_path / "tokenizer"
     folder.mkdir()
     os.mkfifo(folder / name)
-    assert "is a named pipe" in str(quickly(lambda: load_tokenizer(TextConfig(tokenizer=str(folder)), 6, 4096)))
+    assert "is a named pipe" in str(
+        quickly(lambda: load_tokenizer(TextConfig(tokenizer=str(folder)), 6, 4096))
+    )
 
 
 @pytest.mark.parametrize("name", ["dataset_info.json", "manifest.json", "features.json"])
@@ -137,18 +147,29 @@ def test_a_prepared_folder_holds_files(tmp_path, name):
     prepare.main(["--source=synthetic:4?height=8&width=8", f"--output={tmp_path}/out"])
     (tmp_path / "out" / name).unlink()
     os.mkfifo(tmp_path / "out" / name)
-    assert "is a named pipe" in str(quickly(lambda: open_source(f"arrayrecord:{tmp_path}/out/train")))
+    assert "is a named pipe" in str(
+        quickly(lambda: open_source(f"arrayrecord:{tmp_path}/out/train"))
+    )
 
 
-@pytest.mark.parametrize(("pattern", "names"), [
-    ("{0..99999999}", "100,000,000"), ("{0..999}{0..999}{0..9}", "10,000,000"), ("{a,b}" * 30, "1,048,576"),
-    ("{" + ",".join("abc" * 400_000) + "}", "1,200,000"), ("{0.." + "9" * 5000 + "}", "1,000,000,000,000,000"),
-    ("{{0..99999999},a}", "100,000,000"), ("{000000000..999999999}", "1,000,000,000"),
-])
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("{0..99999999}", "100,000,000"),
+        ("{0..999}{0..999}{0..9}", "10,000,000"),
+        ("{a,b}" * 30, "1,048,576"),
+        ("{" + ",".join("abc" * 400_000) + "}", "1,200,000"),
+        ("{0.." + "9" * 5000 + "}", "1,000,000,000,000,000"),
+        ("{{0..99999999},a}", "100,000,000"),
+        ("{000000000..999999999}", "1,000,000,000"),
+    ],
+)
 def test_braces_of_too_many_names_are_refused_before_they_are_expanded(pattern, names):
     error = quickly(lambda: open_source(f"webdataset:/data/{pattern}.tar"))
     message = str(error)
-    assert f"its braces expand to at least {names} names, and at most 1,000,000 are expanded" in message and len(message) < 1000
+    assert (
+        f"its braces expand to at least {names} names, and at most 1,000,000 are expanded"
+    ) in message and len(message) < 1000
 
 
 def test_as_many_names_as_the_limit_allows_are_expanded(monkeypatch):
@@ -162,7 +183,9 @@ def test_links_in_a_circle_are_missing_images_and_the_others_are_read(tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "set/cat/a.png")
     for name in ("set/cat/b.png", "set/cat/c.txt", "set/loop", "set/.hidden"):
         (tmp_path / name).symlink_to(tmp_path / name)
-    (tmp_path / "x.jsonl").write_text('{"image": "set/cat/a.png", "caption": "a"}\n{"image": "set/cat/b.png", "caption": "b"}\n')
+    (tmp_path / "x.jsonl").write_text(
+        '{"image": "set/cat/a.png", "caption": "a"}\n{"image": "set/cat/b.png", "caption": "b"}\n'
+    )
     for spec in (f"folder:{tmp_path}/set", f"jsonl:{tmp_path}/x.jsonl"):
         source = open_source(spec)
         assert len(source) == 2 and source[0].image
@@ -171,20 +194,46 @@ def test_links_in_a_circle_are_missing_images_and_the_others_are_read(tmp_path):
         assert caught.value.reason == Reason.MISSING_IMAGE
 
 
-PATTERNS = ["**/*.tar", "**", "**/", "*/**/*.tar", "**/b/*.tar", "a/**/c/**/*.tar", "a**/t.tar", "**/[q]/*.tar", "[[]q]/**/t.tar",
-            "./**/t.tar", "nothing/**/*.tar", "**/**/t.tar", "**.tar"]
+PATTERNS = [
+    "**/*.tar",
+    "**",
+    "**/",
+    "*/**/*.tar",
+    "**/b/*.tar",
+    "a/**/c/**/*.tar",
+    "a**/t.tar",
+    "**/[q]/*.tar",
+    "[[]q]/**/t.tar",
+    "./**/t.tar",
+    "nothing/**/*.tar",
+    "**/**/t.tar",
+    "**.tar",
+]
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("absolute", [False, True])
-def test_two_stars_find_what_glob_finds_and_end_where_links_lead_in_a_circle(tmp_path, monkeypatch, pattern, absolute):
+def test_two_stars_find_what_glob_finds_and_end_where_links_lead_in_a_circle(
+    tmp_path, monkeypatch, pattern, absolute
+):
     monkeypatch.chdir(tmp_path)
-    for name in ("t.tar", "a/t.tar", "a/b/t.tar", "a/b/c/t.tar", "a/.h/t.tar", "x y/t.tar", "[q]/t.tar", ".t.tar", "[q]/b/u.txt"):
+    for name in (
+        "t.tar",
+        "a/t.tar",
+        "a/b/t.tar",
+        "a/b/c/t.tar",
+        "a/.h/t.tar",
+        "x y/t.tar",
+        "[q]/t.tar",
+        ".t.tar",
+        "[q]/b/u.txt",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "linked").symlink_to("a/b")
     pattern = f"{tmp_path}/{pattern}" if absolute else pattern
-    itself = {f"{tmp_path}/"} if pattern.endswith("**") else set()  # the folder that is looked through
+    # the folder that is looked through
+    itself = {f"{tmp_path}/"} if pattern.endswith("**") else set()
     expected = sorted({*glob.glob(pattern, recursive=True)} - itself)
     assert sorted(file_patterns._glob(pattern)) == expected
     (tmp_path / "a/b/up").symlink_to("..")

@@ -9,19 +9,28 @@ import pytest
 from vlp_jax.data.sources.tar_headers import CutOffError, TarError, read_members
 
 LAYOUTS = {"ustar": tarfile.USTAR_FORMAT, "pax": tarfile.PAX_FORMAT, "gnu": tarfile.GNU_FORMAT}
-KINDS = [tarfile.REGTYPE] * 6 + [tarfile.CONTTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE]
+KINDS = [tarfile.REGTYPE] * 6 + [
+    tarfile.CONTTYPE,
+    tarfile.DIRTYPE,
+    tarfile.SYMTYPE,
+    tarfile.LNKTYPE,
+    tarfile.FIFOTYPE,
+]
 
 
 def random_tar(seed, layout):
     draw, file = np.random.default_rng(seed), io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w", format=LAYOUTS[layout], pax_headers={"comment": "of the whole tar"}) as tar:
+    with tarfile.open(
+        fileobj=file, mode="w", format=LAYOUTS[layout], pax_headers={"comment": "of the whole tar"}
+    ) as tar:
         for number in range(60):
             letters = "abc/ä猫 ." if layout != "ustar" else "abc/ä"
             longest = 240 if layout == "ustar" else 400
             name = f"{number}/" + "".join(draw.choice(list(letters), draw.integers(longest // 2)))
             info = tarfile.TarInfo(name.rstrip("/ "))
             info.type = KINDS[draw.integers(len(KINDS))]
-            info.mtime = draw.random() * 1e9 if layout == "pax" else 7  # a fraction goes into a pax header
+            # a fraction goes into a pax header
+            info.mtime = draw.random() * 1e9 if layout == "pax" else 7
             if info.type in (tarfile.SYMTYPE, tarfile.LNKTYPE):
                 info.linkname = "a/" * draw.integers(1, 45 if layout == "ustar" else 90)
             if info.isreg():
@@ -38,7 +47,9 @@ def random_tar(seed, layout):
 def test_it_finds_what_tarfile_finds(seed, layout):
     data = random_tar(seed, layout)
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        expected = [(member.name, member.offset_data, member.size) for member in tar if member.isreg()]
+        expected = [
+            (member.name, member.offset_data, member.size) for member in tar if member.isreg()
+        ]
     assert len(expected) > 10
     assert list(read_members(io.BytesIO(data))) == expected
 
@@ -76,7 +87,10 @@ def test_the_oldest_tars_have_types_of_zero_and_mark_folders_by_a_slash():
     assert list(read_members(io.BytesIO(data + bytes(1024)))) == [("folder/a.png", 1024, 3)]
 
 
-@pytest.mark.parametrize(("place", "message"), [(3, "not a tar file"), (1024 + 3, "the header at byte 1024 of 10240 is damaged")])
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [(3, "not a tar file"), (1024 + 3, "the header at byte 1024 of 10240 is damaged")],
+)
 def test_a_header_that_does_not_add_up_is_named(place, message):
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w") as tar:

@@ -9,13 +9,17 @@ from vlp_jax.data.samples import Reason, Sample, SampleError
 from vlp_jax.data.text.captions import TextsConfig, check_texts, draw_caption, draw_text
 from vlp_jax.errors import ConfigError
 
-CAPTION, BOTH, KEYWORDS = (TextsConfig(**{"caption": 0.0} | {kind: 1.0})
-                           for kind in ("caption", "caption_and_keywords", "keywords"))
+CAPTION, BOTH, KEYWORDS = (
+    TextsConfig(**{"caption": 0.0} | {kind: 1.0})
+    for kind in ("caption", "caption_and_keywords", "keywords")
+)
 
 
 def texts(weights, keywords=("red", "big", "round"), count=300):
     sample = Sample("k", b"", ("a heart",), {} if keywords is None else {"keywords": keywords})
-    return [draw_text("a heart", sample, weights, random_generator(0, draw)) for draw in range(count)]
+    return [
+        draw_text("a heart", sample, weights, random_generator(0, draw)) for draw in range(count)
+    ]
 
 
 def test_captions_only():
@@ -23,7 +27,11 @@ def test_captions_only():
 
 
 def test_keywords_only_are_some_keywords_each_once_in_any_order():
-    expected = {", ".join(some) for length in (1, 2, 3) for some in itertools.permutations(("red", "big", "round"), length)}
+    expected = {
+        ", ".join(some)
+        for length in (1, 2, 3)
+        for some in itertools.permutations(("red", "big", "round"), length)
+    }
     assert set(texts(KEYWORDS)) == expected
 
 
@@ -45,6 +53,7 @@ def test_a_sample_without_a_list_of_keywords_gives_its_caption(keywords, weights
 
 # Prompts
 
+
 def test_every_prompt_is_drawn_equally_often_and_holds_the_text():
     weights = TextsConfig(prompts=("a photo of {}", "{}, a drawing"))
     found = texts(weights, count=2000)
@@ -60,12 +69,17 @@ def test_one_prompt_alone_costs_no_draw():
 
 def test_braces_in_a_caption_are_left_alone():
     sample = Sample("k", b"", ("a {} b",), {})
-    assert draw_text("a {} b", sample, TextsConfig(prompts=("<{}>",)), random_generator(0)) == "<a {} b>"
+    assert (
+        draw_text("a {} b", sample, TextsConfig(prompts=("<{}>",)), random_generator(0))
+        == "<a {} b>"
+    )
 
 
 # Fields
 
-SAMPLE = Sample("k", b"", ("alt 1", "alt 2", "made up", "seen"), {}, ("alt", "alt", "synthetic", "ocr"))
+SAMPLE = Sample(
+    "k", b"", ("alt 1", "alt 2", "made up", "seen"), {}, ("alt", "alt", "synthetic", "ocr")
+)
 
 
 def captions(fields, count=3000, sample=SAMPLE):
@@ -74,7 +88,8 @@ def captions(fields, count=3000, sample=SAMPLE):
 
 def test_without_weights_every_caption_is_as_likely():
     found = captions({})
-    assert all(abs(found.count(caption) - 750) < 119 for caption in SAMPLE.captions)  # five standard deviations
+    # five standard deviations
+    assert all(abs(found.count(caption) - 750) < 119 for caption in SAMPLE.captions)
 
 
 def test_a_field_is_drawn_by_its_weight_and_its_captions_alike():
@@ -85,7 +100,10 @@ def test_a_field_is_drawn_by_its_weight_and_its_captions_alike():
 
 
 def test_a_sample_without_a_weighted_field_is_bad_and_says_which_it_has():
-    words = r"k: has no caption in title \(caption_fields\), only in alt, synthetic, ocr; name its fields in the source"
+    words = (
+        r"k: has no caption in title \(caption_fields\), only in alt, synthetic, ocr; name "
+        r"its fields in the source"
+    )
     with pytest.raises(SampleError, match=words) as caught:
         captions({"title": 1.0}, count=1)
     assert caught.value.reason is Reason.MISSING_CAPTION
@@ -93,18 +111,31 @@ def test_a_sample_without_a_weighted_field_is_bad_and_says_which_it_has():
 
 # Checks
 
+
 @pytest.mark.parametrize("weights", [CAPTION, BOTH, KEYWORDS])
 def test_one_weight_above_0_is_enough(weights):
     check_texts(weights, "data.train")
 
 
-@pytest.mark.parametrize(("weights", "message"), [
-    (TextsConfig(caption=0.0), "data.train.caption, caption_and_keywords, keywords: at least one weight"),
-    (TextsConfig(caption_fields={"alt": 0.0}), "data.train.caption_fields: weights are at least 0, and one of them above 0"),
-    (TextsConfig(caption_fields={"alt": -1.0, "b": 2.0}), "data.train.caption_fields: weights are at least 0"),
-    (TextsConfig(prompts=("a photo",)), "data.train.prompts: 'a photo' has no {} for the text"),
-    (TextsConfig(prompts=()), "data.train.prompts: at least one"),
-])
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (
+            TextsConfig(caption=0.0),
+            "data.train.caption, caption_and_keywords, keywords: at least one weight",
+        ),
+        (
+            TextsConfig(caption_fields={"alt": 0.0}),
+            "data.train.caption_fields: weights are at least 0, and one of them above 0",
+        ),
+        (
+            TextsConfig(caption_fields={"alt": -1.0, "b": 2.0}),
+            "data.train.caption_fields: weights are at least 0",
+        ),
+        (TextsConfig(prompts=("a photo",)), "data.train.prompts: 'a photo' has no {} for the text"),
+        (TextsConfig(prompts=()), "data.train.prompts: at least one"),
+    ],
+)
 def test_texts_that_cannot_be_drawn_are_an_error_that_names_the_key(weights, message):
     with pytest.raises(ConfigError, match=f"^config error: {message}"):
         check_texts(weights, "data.train")

@@ -1,4 +1,5 @@
-"""Fusion: what reaches what, padding, widths, and a layer of cross-attention against float64 NumPy."""
+"""Fusion: what reaches what, padding, widths, and a layer of cross-attention against float64
+NumPy."""
 
 import dataclasses
 
@@ -20,8 +21,16 @@ from vlp_jax.models.vision_language import VisionLanguageModel
 WIDTH, IMAGE_WIDTH, TEXT_WIDTH = 16, 12, 8
 LENGTHS = np.array([6, 3, 1])
 RNG = np.random.default_rng(0)
-IMAGE, TEXT = RNG.normal(size=(3, 5, IMAGE_WIDTH)).astype(np.float32), RNG.normal(size=(3, 6, TEXT_WIDTH)).astype(np.float32)
-POOLED = {"concatenation": dict(mlp_dim=20), "gated": {}, "bilinear": dict(rank=20), "visual_attention": dict(hops=2)}
+IMAGE, TEXT = (
+    RNG.normal(size=(3, 5, IMAGE_WIDTH)).astype(np.float32),
+    RNG.normal(size=(3, 6, TEXT_WIDTH)).astype(np.float32),
+)
+POOLED = {
+    "concatenation": dict(mlp_dim=20),
+    "gated": {},
+    "bilinear": dict(rank=20),
+    "visual_attention": dict(hops=2),
+}
 KINDS = ["cross_attention", "merged", "co_attention", *POOLED]
 
 
@@ -39,17 +48,28 @@ def built(model):
 
 def encodings(image=IMAGE, text=TEXT, padding=0):
     """The pairs, the text with so many more hidden tokens of noise."""
-    text = np.concatenate([text, 9.0 * np.random.default_rng(1).normal(size=(3, padding, TEXT_WIDTH))], axis=1).astype(np.float32)
+    text = np.concatenate(
+        [text, 9.0 * np.random.default_rng(1).normal(size=(3, padding, TEXT_WIDTH))], axis=1
+    ).astype(np.float32)
     mask = np.arange(6 + padding) < LENGTHS[:, None]
-    return (Encoding(jnp.asarray(image), None, jnp.asarray(image.mean(1))),
-            Encoding(jnp.asarray(text), mask, jnp.asarray(text[:, 0])))
+    return (
+        Encoding(jnp.asarray(image), None, jnp.asarray(image.mean(1))),
+        Encoding(jnp.asarray(text), mask, jnp.asarray(text[:, 0])),
+    )
 
 
 def parameters(module, *inputs, scale=0.3):
     """Random values for every parameter, those that start at 0 or 1 included."""
-    rng, shapes = np.random.default_rng(2), nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs))["params"]
+    rng, shapes = (
+        np.random.default_rng(2),
+        nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs))["params"],
+    )
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray((path[-1].key == "scale") + scale * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+        lambda path, leaf: jnp.asarray(
+            (path[-1].key == "scale") + scale * rng.normal(size=leaf.shape), leaf.dtype
+        ),
+        shapes,
+    )
 
 
 @pytest.mark.full
@@ -65,7 +85,9 @@ def test_padding_changes_nothing_and_widths_may_differ(kind):
         return
     assert fused[0].tokens.shape == (3, 6, WIDTH) and fused[1].mask.shape == (3, 10)
     seen = np.asarray(fused[0].mask)
-    np.testing.assert_allclose(np.asarray(fused[1].tokens)[:, :6][seen], np.asarray(fused[0].tokens)[seen], atol=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(fused[1].tokens)[:, :6][seen], np.asarray(fused[0].tokens)[seen], atol=1e-5
+    )
     if kind == "cross_attention":
         assert fused[0].image_tokens is None
     else:
@@ -81,7 +103,9 @@ def test_the_image_reaches_every_token_of_its_text_and_no_other_example(kind):
     other = IMAGE.copy()
     other[1, 4 if kind not in POOLED or kind == "visual_attention" else slice(None)] += 1.0
     one, two = (module.apply({"params": params}, *encodings(image)) for image in (IMAGE, other))
-    pairs = [(one.pooled[:, None], two.pooled[:, None])] + ([] if one.tokens is None else [(one.tokens, two.tokens)])
+    pairs = [(one.pooled[:, None], two.pooled[:, None])] + (
+        [] if one.tokens is None else [(one.tokens, two.tokens)]
+    )
     for before, after in pairs:
         moved = np.abs(np.asarray(before) - np.asarray(after)).max(-1)
         assert (moved[1] > 1e-4).all() and (moved[[0, 2]] == 0).all(), moved
@@ -93,16 +117,24 @@ def test_the_text_reaches_the_image_tokens(kind):
     params = parameters(module, *encodings())
     other = TEXT.copy()
     other[0, 5] += 1.0
-    one, two = (module.apply({"params": params}, *encodings(text=text)).image_tokens for text in (TEXT, other))
-    assert (np.abs(one[0] - two[0]).max(-1) > 1e-4).all() and (np.asarray(one[1:]) == np.asarray(two[1:])).all()
+    one, two = (
+        module.apply({"params": params}, *encodings(text=text)).image_tokens
+        for text in (TEXT, other)
+    )
+    assert (np.abs(one[0] - two[0]).max(-1) > 1e-4).all() and (
+        np.asarray(one[1:]) == np.asarray(two[1:])
+    ).all()
 
 
 @pytest.mark.full
 def test_a_layer_of_cross_attention_equals_float64_numpy():
-    """x + self-attention(norm x), + cross-attention(norm x, image), + MLP(norm x), norm (Vaswani et al. 2017, figure 1, with
-    the norms in front)."""
+    """x + self-attention(norm x), + cross-attention(norm x, image), + MLP(norm x), norm (Vaswani et
+    al. 2017, figure 1, with the norms in front).
+    """
     width, heads = 8, 2
-    module = CrossAttention(CrossAttentionConfig(width=width, heads=heads, mlp_dim=12, activation="gelu_tanh", depth=1))
+    module = CrossAttention(
+        CrossAttentionConfig(width=width, heads=heads, mlp_dim=12, activation="gelu_tanh", depth=1)
+    )
     image, text = encodings()
     params = parameters(module, image, text)
     fused = module.apply({"params": params}, image, text)
@@ -111,12 +143,17 @@ def test_a_layer_of_cross_attention_equals_float64_numpy():
 
     def norm(x, name, tree=layer):
         x = x - x.mean(-1, keepdims=True)
-        return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * tree[name]["scale"] + tree[name]["bias"]
+        return (
+            x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * tree[name]["scale"]
+            + tree[name]["bias"]
+        )
 
     def attention(x, memory, name, visible):
         p = layer[name]
-        q, k, v = (np.einsum("nd,dhk->hnk", y, p[part]["kernel"]) + p[part]["bias"][:, None]
-                   for y, part in ((x, "query"), (memory, "key"), (memory, "value")))
+        q, k, v = (
+            np.einsum("nd,dhk->hnk", y, p[part]["kernel"]) + p[part]["bias"][:, None]
+            for y, part in ((x, "query"), (memory, "key"), (memory, "value"))
+        )
         weights = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(width / heads)) * visible
         mixed = (weights / weights.sum(-1, keepdims=True)) @ v
         return np.einsum("hnk,hkd->nd", mixed, p["out"]["kernel"]) + p["out"]["bias"]
@@ -128,7 +165,9 @@ def test_a_layer_of_cross_attention_equals_float64_numpy():
         x = x + attention(norm(x, "cross_norm"), pixels, "cross", np.ones(5))
         hidden = norm(x, "mlp_norm") @ layer["mlp"]["in"]["kernel"] + layer["mlp"]["in"]["bias"]
         hidden = 0.5 * hidden * (1 + np.tanh(np.sqrt(2 / np.pi) * (hidden + 0.044715 * hidden**3)))
-        x = norm(x + hidden @ layer["mlp"]["out"]["kernel"] + layer["mlp"]["out"]["bias"], "norm", tree)
+        x = norm(
+            x + hidden @ layer["mlp"]["out"]["kernel"] + layer["mlp"]["out"]["bias"], "norm", tree
+        )
         np.testing.assert_allclose(fused.tokens[row], x, atol=2e-5)
         np.testing.assert_allclose(fused.pooled[row], x[0], atol=2e-5)
 
@@ -136,16 +175,28 @@ def test_a_layer_of_cross_attention_equals_float64_numpy():
 def test_the_streams_of_co_attention_read_each_other_as_they_were_before_the_layer():
     module = fusion_of("co_attention")
     params = parameters(module, *encodings())
-    swapped = {key.replace("image", "?").replace("text", "image").replace("?", "text"): value for key, value in params.items()}
+    swapped = {
+        key.replace("image", "?").replace("text", "image").replace("?", "text"): value
+        for key, value in params.items()
+    }
     image, text = encodings(RNG.normal(size=(3, 5, WIDTH)).astype(np.float32))
-    text = Encoding(jnp.asarray(RNG.normal(size=(3, 6, WIDTH)), jnp.float32), jnp.ones((3, 6), bool), None)
-    fused, mirrored = module.apply({"params": params}, image, text), module.apply({"params": swapped}, text, image)
+    text = Encoding(
+        jnp.asarray(RNG.normal(size=(3, 6, WIDTH)), jnp.float32), jnp.ones((3, 6), bool), None
+    )
+    fused, mirrored = (
+        module.apply({"params": params}, image, text),
+        module.apply({"params": swapped}, text, image),
+    )
     np.testing.assert_allclose(mirrored.image_tokens, fused.tokens, atol=1e-5)
     np.testing.assert_allclose(mirrored.tokens, fused.image_tokens, atol=1e-5)
 
 
-@pytest.mark.parametrize(("image", "class_token"), [(dict(pooling="cls"), True), (dict(pooling="mean"), False)])
-def test_co_attention_pools_the_image_s_class_token_or_where_there_is_none_the_mean(image, class_token):
+@pytest.mark.parametrize(
+    ("image", "class_token"), [(dict(pooling="cls"), True), (dict(pooling="mean"), False)]
+)
+def test_co_attention_pools_the_image_s_class_token_or_where_there_is_none_the_mean(
+    image, class_token
+):
     config = base()
     config.update(steps=1, objectives=dict(matching=dict(kind="matching", negatives="uniform")))
     config.model.image.update(image)
@@ -154,35 +205,56 @@ def test_co_attention_pools_the_image_s_class_token_or_where_there_is_none_the_m
     pair = encodings()
     fused = module.apply({"params": parameters(module, *pair)}, *pair)
     whole = fused.image_tokens[:, 0] if class_token else fused.image_tokens.mean(1)
-    np.testing.assert_allclose(fused.pooled, jnp.concatenate([fused.tokens[:, 0], whole], axis=1), atol=1e-6)
+    np.testing.assert_allclose(
+        fused.pooled, jnp.concatenate([fused.tokens[:, 0], whole], axis=1), atol=1e-6
+    )
 
 
 OWN = dict(class_token=True, projected=True, normalised=False)  # what FLAVA's stream has
 
 
 def with_unnormalised(encoding, seed):
-    tokens = np.random.default_rng(seed).normal(size=encoding.tokens.shape[:2] + (WIDTH,)).astype(np.float32)
+    tokens = (
+        np.random.default_rng(seed)
+        .normal(size=encoding.tokens.shape[:2] + (WIDTH,))
+        .astype(np.float32)
+    )
     return encoding.replace(unnormalised=jnp.asarray(tokens))
 
 
 @pytest.mark.full
-def test_a_stream_with_a_class_token_pools_it_and_reads_what_the_final_norms_found_through_linear_maps():
+def test_a_stream_with_a_class_token_pools_it_behind_the_final_norms_and_linear_maps():
     module = fusion_of("merged", **OWN)
     image, text = (with_unnormalised(encoding, seed) for seed, encoding in enumerate(encodings()))
     params = parameters(module, image, text)
-    assert {"class_token", "image_in", "text_in"} <= set(params) and not {"image_type", "text_type"} & set(params)
+    assert {"class_token", "image_in", "text_in"} <= set(params) and not {
+        "image_type",
+        "text_type",
+    } & set(params)
     fused = module.apply({"params": params}, image, text)
     assert fused.tokens.shape == (3, 6, WIDTH) and fused.image_tokens.shape == (3, 5, WIDTH)
-    other = module.apply({"params": params}, image.replace(tokens=image.tokens + 1.0), text.replace(tokens=text.tokens + 1.0))
+    other = module.apply(
+        {"params": params},
+        image.replace(tokens=image.tokens + 1.0),
+        text.replace(tokens=text.tokens + 1.0),
+    )
     jax.tree.map(np.testing.assert_array_equal, other, fused)
 
     def entered(encoding, name):
         return encoding.unnormalised @ params[name]["kernel"] + params[name]["bias"]
 
-    x = jnp.concatenate([jnp.broadcast_to(params["class_token"], (3, 1, WIDTH)), entered(image, "image_in"),
-                         entered(text, "text_in")], axis=1)
+    x = jnp.concatenate(
+        [
+            jnp.broadcast_to(params["class_token"], (3, 1, WIDTH)),
+            entered(image, "image_in"),
+            entered(text, "text_in"),
+        ],
+        axis=1,
+    )
     mask = np.concatenate([np.ones((3, 6), bool), text.mask], axis=1)
-    stream = Transformer(module.options).apply({"params": params["transformer"]}, x, AttentionInputs(mask=mask))
+    stream = Transformer(module.options).apply(
+        {"params": params["transformer"]}, x, AttentionInputs(mask=mask)
+    )
     stream = module.options.normalisation(None).apply({"params": params["norm"]}, stream)
     pooled = np.tanh(stream[:, 0] @ params["pooler"]["kernel"] + params["pooler"]["bias"])
     np.testing.assert_allclose(fused.pooled, pooled, atol=1e-5)
@@ -206,13 +278,20 @@ def test_a_stack_without_layers_gives_its_input_scanned_or_not():
         assert "params" not in module.init(jax.random.key(0), x)
         np.testing.assert_array_equal(module.apply({}, x), x)
         pool_position = jnp.array([1, 2])
-        np.testing.assert_array_equal(module.apply({}, x, AttentionInputs(pool_position=PoolPosition(pool_position))),
-                                      x[jnp.arange(2), pool_position][:, None])
+        np.testing.assert_array_equal(
+            module.apply({}, x, AttentionInputs(pool_position=PoolPosition(pool_position))),
+            x[jnp.arange(2), pool_position][:, None],
+        )
 
 
 def model_config(**fusion):
     config = base()
-    config.update(steps=1, objectives=dict(pairs=dict(kind="matching", negatives="uniform") if fusion else dict(kind="clip")))
+    config.update(
+        steps=1,
+        objectives=dict(
+            pairs=dict(kind="matching", negatives="uniform") if fusion else dict(kind="clip")
+        ),
+    )
     tower = dict(preset="Ti", width=8, depth=0, heads=2, mlp_dim=8)
     config.model.image.update(tower, patch_size=4, image_size=8)
     config.model.text.update(tower, vocab_size=20, length=5, causal=False, pooling="cls")
@@ -222,15 +301,26 @@ def model_config(**fusion):
 
 @pytest.mark.full
 def test_towers_without_layers_and_a_merged_stream_make_a_model():
-    model = VisionLanguageModel(model_config(kind="merged", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8), Precision())
+    model = VisionLanguageModel(
+        model_config(kind="merged", preset="Ti", width=8, depth=1, heads=2, mlp_dim=8), Precision()
+    )
     pixels, words = jnp.ones((2, 8, 8, 3)), jnp.ones((2, 5), jnp.int32)
 
     def fused(model, train=False):
-        return model.fuse(model.encode_image(pixels), model.encode_text(words), train), model.word_table()
+        return model.fuse(
+            model.encode_image(pixels), model.encode_text(words), train
+        ), model.word_table()
 
     (encoding, table), variables = model.init_with_output(jax.random.key(0), method=fused)
-    assert encoding.tokens.shape == (2, 6, 8) and encoding.image_tokens.shape == (2, 5, 8) and table.shape == (20, 8)
-    assert "transformer" not in variables["params"]["image"] and "transformer" not in variables["params"]["text"]
+    assert (
+        encoding.tokens.shape == (2, 6, 8)
+        and encoding.image_tokens.shape == (2, 5, 8)
+        and table.shape == (20, 8)
+    )
+    assert (
+        "transformer" not in variables["params"]["image"]
+        and "transformer" not in variables["params"]["text"]
+    )
 
 
 def test_fusing_without_a_fusion_and_scanning_two_streams_are_config_errors():
@@ -242,25 +332,37 @@ def test_fusing_without_a_fusion_and_scanning_two_streams_are_config_errors():
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("how", [{}, dict(scan=True), dict(rematerialisation="full")], ids=["loop", "scan", "remat"])
+@pytest.mark.parametrize(
+    "how", [{}, dict(scan=True), dict(rematerialisation="full")], ids=["loop", "scan", "remat"]
+)
 def test_the_weights_of_attention_are_there_for_who_asks_and_cost_nobody_else(how):
     module = fusion_of("cross_attention", **how)
     image, text = encodings()
     params = parameters(module, image, text)
     assert module.init(jax.random.key(0), image, text).keys() == {"params"}
     fused, asked = module.apply({"params": params}, image, text, mutable="attention")
-    np.testing.assert_allclose(fused.tokens, module.apply({"params": params}, image, text).tokens, atol=1e-6)
+    np.testing.assert_allclose(
+        fused.tokens, module.apply({"params": params}, image, text).tokens, atol=1e-6
+    )
     layers = asked["attention"]["transformer"]
     stacked = [layers["layers"]] if "scan" in how else [layers["layer_0"], layers["layer_1"]]
-    for name, seen in (("attention", np.broadcast_to(np.asarray(text.mask)[:, None, None], (3, 2, 6, 6))),
-                       ("cross", np.ones((3, 2, 6, 5), bool))):
-        weights = np.concatenate([np.asarray(layer[name]["weights"][0]).reshape(-1, *seen.shape) for layer in stacked])
+    for name, seen in (
+        ("attention", np.broadcast_to(np.asarray(text.mask)[:, None, None], (3, 2, 6, 6))),
+        ("cross", np.ones((3, 2, 6, 5), bool)),
+    ):
+        weights = np.concatenate(
+            [np.asarray(layer[name]["weights"][0]).reshape(-1, *seen.shape) for layer in stacked]
+        )
         assert weights.shape == (2, *seen.shape) and weights.dtype == np.float32
         np.testing.assert_allclose(weights.sum(-1), 1.0, atol=1e-6)
         assert (weights[:, ~seen] == 0).all() and (weights[:, seen] > 0).all()
 
     def program(**asking):
-        return counted_flops(jax.make_jaxpr(lambda params: module.apply({"params": params}, image, text, **asking))(params).jaxpr)
+        return counted_flops(
+            jax.make_jaxpr(lambda params: module.apply({"params": params}, image, text, **asking))(
+                params
+            ).jaxpr
+        )
 
     assert program() < program(mutable="attention")
     assert program() == program(mutable="cache")
@@ -278,9 +380,15 @@ def test_the_attention_of_a_whole_model_is_found_by_the_names_of_its_parts():
 
     variables = model.init(jax.random.key(0), method=fused)
     assert variables.keys() == {"params"}
-    _, asked = jax.jit(lambda variables: model.apply(variables, method=fused, mutable="attention"))(variables)
-    shapes = {jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
-              for path, leaf in jax.tree_util.tree_leaves_with_path(asked["attention"])}
-    assert shapes == {"text/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
-                      "fusion/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
-                      "fusion/transformer/layer_0/cross/weights/0": (2, 2, 6, 5)}
+    _, asked = jax.jit(lambda variables: model.apply(variables, method=fused, mutable="attention"))(
+        variables
+    )
+    shapes = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
+        for path, leaf in jax.tree_util.tree_leaves_with_path(asked["attention"])
+    }
+    assert shapes == {
+        "text/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
+        "fusion/transformer/layer_0/attention/weights/0": (2, 2, 6, 6),
+        "fusion/transformer/layer_0/cross/weights/0": (2, 2, 6, 5),
+    }

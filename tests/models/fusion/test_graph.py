@@ -1,4 +1,5 @@
-"""Graph layers against float64 NumPy written from the papers' equations; who is whose neighbour; and what hidden nodes do."""
+"""Graph layers against float64 NumPy written from the papers' equations; who is whose neighbour;
+and what hidden nodes do."""
 
 import jax
 import jax.numpy as jnp
@@ -35,23 +36,32 @@ def test_a_layer_equals_float64_numpy_on_the_real_nodes_alone(layer):
     params = parameters(module, X, edges)
     out = module.apply({"params": params}, X, edges)
     for row, mask in enumerate(MASK):
-        expected = EQUATIONS[layer](exact(params), X[row, mask].astype(np.float64), near[np.ix_(mask, mask)])
+        expected = EQUATIONS[layer](
+            exact(params), X[row, mask].astype(np.float64), near[np.ix_(mask, mask)]
+        )
         assert relative_error(out[row, mask], expected) <= 1e-5
         assert (np.asarray(out[row, ~mask]) == 0).all()
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_nodes_in_another_order_give_the_same_in_that_order_and_gradients_are_finite(layer):
-    module, near, order = GRAPH_LAYERS[layer](OPTIONS), word_neighbours(NODES, 2), RNG.permutation(NODES)
+    module, near, order = (
+        GRAPH_LAYERS[layer](OPTIONS),
+        word_neighbours(NODES, 2),
+        RNG.permutation(NODES),
+    )
     params = parameters(module, X, edges_of(near, MASK))
     one = module.apply({"params": params}, X, edges_of(near, MASK))
-    other = module.apply({"params": params}, X[:, order], edges_of(near[np.ix_(order, order)], MASK[:, order]))
+    other = module.apply(
+        {"params": params}, X[:, order], edges_of(near[np.ix_(order, order)], MASK[:, order])
+    )
     np.testing.assert_allclose(other, one[:, order], atol=1e-5)
 
     def loss(params, x, mask):
         return jnp.square(module.apply({"params": params}, x, edges_of(near, mask))).sum()
 
-    gradients = jax.grad(loss, argnums=(0, 1))(params, X, MASK & (np.arange(3) > 0)[:, None])  # no node of the first is real
+    # no node of the first is real
+    gradients = jax.grad(loss, argnums=(0, 1))(params, X, MASK & (np.arange(3) > 0)[:, None])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
     assert (np.asarray(gradients[1])[0] == 0).all() and (np.asarray(gradients[1])[2, 1:] == 0).all()
 
@@ -64,7 +74,9 @@ def test_the_weights_of_graph_attention_are_there_for_who_asks():
     weights = np.asarray(asked["attention"]["weights"][0])
     np.testing.assert_array_equal(seen, out)
     np.testing.assert_array_equal(weights > 0, np.broadcast_to(edges[:, None], weights.shape))
-    np.testing.assert_allclose(weights.sum(-1), np.broadcast_to(MASK[:, None], weights.shape[:3]), atol=1e-6)
+    np.testing.assert_allclose(
+        weights.sum(-1), np.broadcast_to(MASK[:, None], weights.shape[:3]), atol=1e-6
+    )
 
 
 def test_regions_have_four_or_eight_neighbours_and_tokens_without_a_place_none():
@@ -74,19 +86,40 @@ def test_regions_have_four_or_eight_neighbours_and_tokens_without_a_place_none()
     middle, corner = 1 + 4, 1
     assert set(np.flatnonzero(four[middle])) == {1 + 1, 1 + 3, 1 + 5, 1 + 7}
     assert set(np.flatnonzero(eight[middle])) == set(range(1, 10)) - {middle}
-    assert set(np.flatnonzero(four[corner])) == {2, 4} and set(np.flatnonzero(eight[corner])) == {2, 4, 5}
+    assert set(np.flatnonzero(four[corner])) == {2, 4} and set(np.flatnonzero(eight[corner])) == {
+        2,
+        4,
+        5,
+    }
     for near in (four, eight):
         assert (near == near.T).all() and not near[[0, 10, 11]].any() and not near.diagonal().any()
 
 
 def test_words_are_neighbours_within_the_window_and_a_class_token_has_none():
     near = word_neighbours(6, 2, before=1)
-    assert [set(np.flatnonzero(row)) for row in near] == [set(), {2, 3}, {1, 3, 4}, {1, 2, 4, 5}, {2, 3, 5}, {3, 4}]
+    assert [set(np.flatnonzero(row)) for row in near] == [
+        set(),
+        {2, 3},
+        {1, 3, 4},
+        {1, 2, 4, 5},
+        {2, 3, 5},
+        {3, 4},
+    ]
 
 
 NOWHERE = [np.nan] * 4
-BOXES = np.array([[[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.75, 1.0], [0.3, 0.05, 0.31, 0.93], NOWHERE],
-                  [[0.1, 0.2, 0.15, 0.22], [0.99999, 0.0, 1.0, 1.0], [0.0, 0.5, 0.5, 0.75], [0.5, 0.0, 0.8, 0.6]]], np.float32)
+BOXES = np.array(
+    [
+        [[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.75, 1.0], [0.3, 0.05, 0.31, 0.93], NOWHERE],
+        [
+            [0.1, 0.2, 0.15, 0.22],
+            [0.99999, 0.0, 1.0, 1.0],
+            [0.0, 0.5, 0.5, 0.75],
+            [0.5, 0.0, 0.8, 0.6],
+        ],
+    ],
+    np.float32,
+)
 
 
 def test_a_region_is_the_mean_of_the_map_under_its_box():
@@ -107,20 +140,36 @@ def test_a_region_is_the_mean_of_the_map_under_its_box():
 
 
 def test_pooling_has_no_gradient_for_tokens_without_a_place_and_a_finite_one_for_others():
-    grid, tokens = Grid(side=4, before=1, after=2), jnp.asarray(RNG.normal(size=(2, 19, 5)), jnp.float32)
-    boxes = np.concatenate([BOXES, np.zeros((2, 1, 4), np.float32)], axis=1)  # one without any area, as in an abstract batch
+    grid, tokens = (
+        Grid(side=4, before=1, after=2),
+        jnp.asarray(RNG.normal(size=(2, 19, 5)), jnp.float32),
+    )
+    # one without any area, as in an abstract batch
+    boxes = np.concatenate([BOXES, np.zeros((2, 1, 4), np.float32)], axis=1)
     slopes = np.asarray(jax.grad(lambda x: jnp.sin(pooled_regions(x, boxes, grid)).sum())(tokens))
-    assert np.isfinite(slopes).all() and (slopes[:, [0, 17, 18]] == 0).all() and (slopes[0, 1:17] != 0).all()
+    assert (
+        np.isfinite(slopes).all()
+        and (slopes[:, [0, 17, 18]] == 0).all()
+        and (slopes[0, 1:17] != 0).all()
+    )
 
 
 def test_boxes_are_neighbours_where_they_overlap_or_all_are():
     edges = np.asarray(box_neighbours(BOXES, "overlap"))
-    assert [set(np.flatnonzero(row)) for row in edges[0]] == [{0, 1, 2}, {0, 1, 2}, {0, 1, 2}, set()]
-    assert [set(np.flatnonzero(row)) for row in edges[1]] == [{0}, {1}, {2}, {3}]  # 2 and 3 only touch
+    assert [set(np.flatnonzero(row)) for row in edges[0]] == [
+        {0, 1, 2},
+        {0, 1, 2},
+        {0, 1, 2},
+        set(),
+    ]
+    # 2 and 3 only touch
+    assert [set(np.flatnonzero(row)) for row in edges[1]] == [{0}, {1}, {2}, {3}]
     assert box_neighbours(BOXES, "all").all()
 
 
 def test_the_adjacency_of_a_path_of_three():
     """Degrees with self loops are 2, 3 and 2."""
     expected = np.array([[1 / 2, 6**-0.5, 0], [6**-0.5, 1 / 3, 6**-0.5], [0, 6**-0.5, 1 / 2]])
-    np.testing.assert_allclose(normalised_adjacency(edges_of(word_neighbours(3, 1), None))[0], expected, atol=1e-7)
+    np.testing.assert_allclose(
+        normalised_adjacency(edges_of(word_neighbours(3, 1), None))[0], expected, atol=1e-7
+    )

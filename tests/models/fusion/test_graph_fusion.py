@@ -1,5 +1,5 @@
-"""The interactive network: its rounds against float64 NumPy, hidden nodes, and what it is built from and trained by."""
-
+"""The interactive network: its rounds against float64 NumPy, hidden nodes, and what it is built
+from and trained by."""
 
 import flax.linen as nn
 import jax
@@ -33,7 +33,9 @@ TEXT = RNG.normal(size=(3, NODES, 8)).astype(np.float32)
 
 
 def encodings(text=TEXT, mask=MASK):
-    return Encoding(jnp.asarray(IMAGE), None, None), Encoding(jnp.asarray(text), jnp.asarray(mask), None)
+    return Encoding(jnp.asarray(IMAGE), None, None), Encoding(
+        jnp.asarray(text), jnp.asarray(mask), None
+    )
 
 
 def network(layer, rounds=1):
@@ -50,8 +52,10 @@ def dense(p, x):
 
 
 def message_across(p, x, others):
-    q, k, v = (np.einsum("nd,dhk->hnk", y, p[part]["kernel"]) + p[part]["bias"][:, None]
-               for y, part in ((x, "query"), (others, "key"), (others, "value")))
+    q, k, v = (
+        np.einsum("nd,dhk->hnk", y, p[part]["kernel"]) + p[part]["bias"][:, None]
+        for y, part in ((x, "query"), (others, "key"), (others, "value"))
+    )
     weights = np.exp(q @ k.transpose(0, 2, 1) / np.sqrt(WIDTH / HEADS))
     mixed = weights / weights.sum(-1, keepdims=True) @ v
     return np.einsum("hnk,hkd->nd", mixed, p["out"]["kernel"]) + p["out"]["bias"]
@@ -59,14 +63,18 @@ def message_across(p, x, others):
 
 def interactive_round(p, layer, nodes, near):
     """g = h + G(norm h); c = g + attention(norm g, norm of the other's g); c + MLP(norm c)."""
-    told = {name: x + EQUATIONS[layer](p[f"{name}_graph"], norm(p[f"{name}_graph_norm"], x), near[name])
-            for name, x in nodes.items()}
+    told = {
+        name: x + EQUATIONS[layer](p[f"{name}_graph"], norm(p[f"{name}_graph_norm"], x), near[name])
+        for name, x in nodes.items()
+    }
     said = {name: norm(p[f"{name}_cross_norm"], x) for name, x in told.items()}
     after = {}
     for name, other in (("image", "text"), ("text", "image")):
         c = told[name] + message_across(p[f"{name}_cross"], said[name], said[other])
         mlp = p[f"{name}_mlp"]
-        after[name] = c + dense(mlp["out"], np.maximum(dense(mlp["in"], norm(p[f"{name}_mlp_norm"], c)), 0))
+        after[name] = c + dense(
+            mlp["out"], np.maximum(dense(mlp["in"], norm(p[f"{name}_mlp_norm"], c)), 0)
+        )
     return after
 
 
@@ -78,9 +86,14 @@ def test_rounds_of_the_interactive_network_equal_float64_numpy_on_the_real_nodes
     fused, p = module.apply({"params": params}, *encodings()), exact(params)
     assert fused.pooled.shape == (3, 2 * WIDTH) and fused.image_tokens.shape == (3, 5, WIDTH)
     for row, mask in enumerate(MASK):
-        nodes = {"image": dense(p["image_in"], IMAGE[row].astype(np.float64)),
-                 "text": dense(p["text_in"], TEXT[row, mask].astype(np.float64))}
-        near = {"image": np.pad(1 - np.eye(4) - np.eye(4)[::-1], (1, 0)), "text": word_neighbours(mask.sum(), 2, before=1)}
+        nodes = {
+            "image": dense(p["image_in"], IMAGE[row].astype(np.float64)),
+            "text": dense(p["text_in"], TEXT[row, mask].astype(np.float64)),
+        }
+        near = {
+            "image": np.pad(1 - np.eye(4) - np.eye(4)[::-1], (1, 0)),
+            "text": word_neighbours(mask.sum(), 2, before=1),
+        }
         for i in range(2):
             nodes = interactive_round(p[f"round_{i}"], layer, nodes, near)
         nodes = {name: norm(p[f"{name}_norm"], x) for name, x in nodes.items()}
@@ -90,9 +103,16 @@ def test_rounds_of_the_interactive_network_equal_float64_numpy_on_the_real_nodes
         assert relative_error(fused.pooled[row], pooled) <= 2e-5
 
 
-BOXES = np.array([[[0.0, 0.0, 0.75, 1.0], [0.5, 0.25, 1.0, 1.0], [0.8, 0.0, 1.0, 0.2]], [[0.1, 0.2, 0.9, 0.6], NOWHERE, NOWHERE],
-                  [[0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 1.0, 1.0], NOWHERE]], np.float32)
-OVERLAPS = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool)  # of the first picture's; in the others no two overlap
+BOXES = np.array(
+    [
+        [[0.0, 0.0, 0.75, 1.0], [0.5, 0.25, 1.0, 1.0], [0.8, 0.0, 1.0, 0.2]],
+        [[0.1, 0.2, 0.9, 0.6], NOWHERE, NOWHERE],
+        [[0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 1.0, 1.0], NOWHERE],
+    ],
+    np.float32,
+)
+# of the first picture's; in the others no two overlap
+OVERLAPS = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]], bool)
 EDGES = np.random.default_rng(5).random((3, NODES - 1, NODES - 1)) < 0.3
 EDGES |= EDGES.swapaxes(1, 2)
 
@@ -109,8 +129,16 @@ def means(tokens, boxes):
     """The mean of the 2 x 2 map under each box, in float64."""
     regions = []
     for left, top, right, bottom in boxes.astype(np.float64):
-        areas = np.array([[max(0, min(right, x + 0.5) - max(left, x)) * max(0, min(bottom, y + 0.5) - max(top, y))
-                           for x in (0, 0.5)] for y in (0, 0.5)]).reshape(-1)
+        areas = np.array(
+            [
+                [
+                    max(0, min(right, x + 0.5) - max(left, x))
+                    * max(0, min(bottom, y + 0.5) - max(top, y))
+                    for x in (0, 0.5)
+                ]
+                for y in (0, 0.5)
+            ]
+        ).reshape(-1)
         regions.append(areas @ tokens / areas.sum())
     return np.array(regions)
 
@@ -125,16 +153,28 @@ def test_with_boxes_and_parses_the_network_equals_float64_numpy_on_the_real_node
     for row, mask in enumerate(MASK):
         shown = np.isfinite(BOXES[row]).all(-1)
         regions = means(IMAGE[row, 1:].astype(np.float64), BOXES[row, shown])
-        nodes = {"image": dense(p["image_in"], regions), "text": dense(p["text_in"], TEXT[row, mask].astype(np.float64))}
+        nodes = {
+            "image": dense(p["image_in"], regions),
+            "text": dense(p["text_in"], TEXT[row, mask].astype(np.float64)),
+        }
         overlaps = OVERLAPS if row == 0 else np.zeros((3, 3), bool)
-        near = {"image": (overlaps if which == "overlap" else ~np.eye(3, dtype=bool))[np.ix_(shown, shown)],
-                "text": np.pad(EDGES[row] & ~np.eye(NODES - 1, dtype=bool), (1, 0))[np.ix_(mask, mask)]}
+        near = {
+            "image": (overlaps if which == "overlap" else ~np.eye(3, dtype=bool))[
+                np.ix_(shown, shown)
+            ],
+            "text": np.pad(EDGES[row] & ~np.eye(NODES - 1, dtype=bool), (1, 0))[np.ix_(mask, mask)],
+        }
         for i in range(2):
             nodes = interactive_round(p[f"round_{i}"], "attention", nodes, near)
         nodes = {name: norm(p[f"{name}_norm"], x) for name, x in nodes.items()}
         assert relative_error(fused.tokens[row, mask], nodes["text"]) <= 2e-5
         assert relative_error(fused.image_tokens[row, shown], nodes["image"]) <= 2e-5
-        assert relative_error(fused.pooled[row], np.concatenate([nodes["text"].mean(0), nodes["image"].mean(0)])) <= 2e-5
+        assert (
+            relative_error(
+                fused.pooled[row], np.concatenate([nodes["text"].mean(0), nodes["image"].mean(0)])
+            )
+            <= 2e-5
+        )
 
 
 @pytest.mark.full
@@ -148,7 +188,8 @@ def test_in_bfloat16_boxes_and_parses_give_about_what_float32_gives():
     for name in ("tokens", "image_tokens", "pooled"):
         found, expected = getattr(fused, name), getattr(exactly, name)
         assert found.dtype == jnp.bfloat16
-        assert 1e-4 < relative_error(found.astype(jnp.float32), expected) <= 0.1  # a norm makes 20 times of one node's
+        # a norm makes 20 times of one node's
+        assert 1e-4 < relative_error(found.astype(jnp.float32), expected) <= 0.1
 
 
 @pytest.mark.full
@@ -158,10 +199,14 @@ def test_more_room_for_boxes_and_edges_of_padding_change_nothing():
     fused = module.apply({"params": params}, image, text)
     more = image.replace(boxes=jnp.concatenate([jnp.full((3, 2, 4), jnp.nan), image.boxes], axis=1))
     hidden = ~(MASK[:, 1:, None] & MASK[:, None, 1:])
-    for other in (module.apply({"params": params}, more, text),
-                  module.apply({"params": params}, image, text.replace(edges=text.edges ^ hidden))):
+    for other in (
+        module.apply({"params": params}, more, text),
+        module.apply({"params": params}, image, text.replace(edges=text.edges ^ hidden)),
+    ):
         np.testing.assert_allclose(other.pooled, fused.pooled, atol=1e-5)
-        np.testing.assert_allclose(np.asarray(other.tokens)[MASK], np.asarray(fused.tokens)[MASK], atol=1e-5)
+        np.testing.assert_allclose(
+            np.asarray(other.tokens)[MASK], np.asarray(fused.tokens)[MASK], atol=1e-5
+        )
 
 
 @pytest.mark.full
@@ -178,7 +223,9 @@ def test_more_padding_and_hidden_nodes_in_another_order_change_nothing(layer):
         found = module.apply({"params": params}, *other)
         np.testing.assert_allclose(found.pooled, fused.pooled, atol=1e-5)
         np.testing.assert_allclose(found.image_tokens, fused.image_tokens, atol=1e-5)
-        np.testing.assert_allclose(np.asarray(found.tokens)[:, :NODES][MASK], np.asarray(fused.tokens)[MASK], atol=1e-5)
+        np.testing.assert_allclose(
+            np.asarray(found.tokens)[:, :NODES][MASK], np.asarray(fused.tokens)[MASK], atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -186,15 +233,25 @@ def test_hidden_regions_may_hold_anything(layer):
     module, shown = network(layer, rounds=2), np.arange(GRID.tokens) < np.array([[5], [3], [2]])
     image, text = encodings()
     params, image = parameters(module, image, text), image.replace(mask=jnp.asarray(shown))
-    fused, other = (module.apply({"params": params}, image.replace(tokens=jnp.where(shown[:, :, None], IMAGE, noise)), text)
-                    for noise in (IMAGE, 9.0 - IMAGE))
+    fused, other = (
+        module.apply(
+            {"params": params},
+            image.replace(tokens=jnp.where(shown[:, :, None], IMAGE, noise)),
+            text,
+        )
+        for noise in (IMAGE, 9.0 - IMAGE)
+    )
     np.testing.assert_array_equal(fused.pooled, other.pooled)
     np.testing.assert_array_equal(fused.tokens, other.tokens)
-    np.testing.assert_array_equal(np.asarray(fused.image_tokens)[shown], np.asarray(other.image_tokens)[shown])
+    np.testing.assert_array_equal(
+        np.asarray(fused.image_tokens)[shown], np.asarray(other.image_tokens)[shown]
+    )
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("layer", [pytest.param("attention", marks=pytest.mark.slow), "convolution"])
+@pytest.mark.parametrize(
+    "layer", [pytest.param("attention", marks=pytest.mark.slow), "convolution"]
+)
 def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
     module = network(layer, rounds=2)
     params = parameters(module, *encodings())
@@ -205,7 +262,9 @@ def test_gradients_are_finite_and_none_come_from_hidden_nodes(layer):
 
     of_params, of_text = jax.grad(loss, argnums=(0, 1))(params, jnp.asarray(TEXT))
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(of_params))
-    assert (np.asarray(of_text)[~MASK] == 0).all() and (np.abs(np.asarray(of_text))[MASK].max(-1) > 0).all()
+    assert (np.asarray(of_text)[~MASK] == 0).all() and (
+        np.abs(np.asarray(of_text))[MASK].max(-1) > 0
+    ).all()
 
 
 @pytest.mark.full
@@ -221,8 +280,14 @@ def test_over_a_mesh_nodes_and_gradients_are_those_of_one_device(layer):
     expected = jax.jit(jax.value_and_grad(loss))(params, image, text)
     with layout_in_use(Layout(mesh, PRESETS["fsdp+tensor"])):
         spread = batch_sharding(mesh)
-        found = jax.jit(jax.value_and_grad(loss), in_shardings=(None, spread, spread))(params, image, text)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6), found, expected)
+        found = jax.jit(jax.value_and_grad(loss), in_shardings=(None, spread, spread))(
+            params, image, text
+        )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max() + 1e-6),
+        found,
+        expected,
+    )
 
 
 GRAPH = dict(kind="graph", width=8, heads=2, mlp_dim=8, rounds=1)
@@ -232,7 +297,9 @@ FUSING = dict(pair=dict(kind="matching", negatives="uniform"))
 
 
 def towers(**changes):
-    return experiment(**dict(model__image__image_size=12, model__fusion=GRAPH, objectives=FUSING) | changes).model
+    return experiment(
+        **dict(model__image__image_size=12, model__fusion=GRAPH, objectives=FUSING) | changes
+    ).model
 
 
 def built(model):
@@ -240,17 +307,31 @@ def built(model):
 
 
 def test_the_graphs_know_the_towers_grids_and_class_tokens():
-    module = built(towers(model__image__registers=2, model__text__pooling="cls", model__text__causal=False))
+    module = built(
+        towers(model__image__registers=2, model__text__pooling="cls", model__text__causal=False)
+    )
     assert (module.grid, module.words_before) == (Grid(3, 1, 2), 1)
     module = built(towers(model__image__pooling="mean", model__text__pooling="mean"))
     assert (module.grid, module.words_before) == (Grid(3), 0)
-    assert experiment(model__image=dict(kind="resnet", depth=18, image_size=64)).model.image.grid == Grid(2)
+    assert experiment(
+        model__image=dict(kind="resnet", depth=18, image_size=64)
+    ).model.image.grid == Grid(2)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    (dict(model__image__token_drop=0.5), "model.image.token_drop: 0.5 leaves holes"),
-    (dict(model__fusion=dict(GRAPH, heads=3)), "model.fusion: width 8 does not divide into 3 heads"),
-    (dict(model__fusion=dict(GRAPH, image_neighbours=6)), "model.fusion.image_neighbours: must be one of 4, 8")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(model__image__token_drop=0.5), "model.image.token_drop: 0.5 leaves holes"),
+        (
+            dict(model__fusion=dict(GRAPH, heads=3)),
+            "model.fusion: width 8 does not divide into 3 heads",
+        ),
+        (
+            dict(model__fusion=dict(GRAPH, image_neighbours=6)),
+            "model.fusion.image_neighbours: must be one of 4, 8",
+        ),
+    ],
+)
 def test_what_cannot_be_a_graph_is_a_config_error(changes, message):
     with pytest.raises(ConfigError, match=message):
         built(towers(**changes))
@@ -259,26 +340,47 @@ def test_what_cannot_be_a_graph_is_a_config_error(changes, message):
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", LAYERS)
 def test_pairs_words_and_patches_are_told_from_graphs(layer):
-    objectives = dict(pair=dict(kind="matching", negatives="uniform"), words=dict(kind="masked_language"),
-                      both=dict(kind="masked_joint", codes=8, code_width=4, smallest_block=1))
+    objectives = dict(
+        pair=dict(kind="matching", negatives="uniform"),
+        words=dict(kind="masked_language"),
+        both=dict(kind="masked_joint", codes=8, code_width=4, smallest_block=1),
+    )
     module = build_module(experiment(objectives=objectives, model__fusion=dict(GRAPH, layer=layer)))
-    batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}
+    batch = jax.tree.map(jnp.asarray, batch_of()) | {
+        "image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)
+    }
     silent_nowhere(module, batch)
 
 
 @pytest.mark.slow
 def test_pairs_and_words_are_told_from_graphs_of_boxes_and_parses():
-    objectives = dict(pair=dict(kind="matching", negatives="uniform"), words=dict(kind="masked_language"))
-    module = build_module(experiment(
-        objectives=objectives, model__fusion=dict(GRAPH, regions="boxes", words="dependencies"),
-        data__boxes=dict(field="b", count=3), data__dependencies=dict(field="d")))
-    batch = jax.tree.map(jnp.asarray, batch_of()) | {"image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)}
+    objectives = dict(
+        pair=dict(kind="matching", negatives="uniform"), words=dict(kind="masked_language")
+    )
+    module = build_module(
+        experiment(
+            objectives=objectives,
+            model__fusion=dict(GRAPH, regions="boxes", words="dependencies"),
+            data__boxes=dict(field="b", count=3),
+            data__dependencies=dict(field="d"),
+        )
+    )
+    batch = jax.tree.map(jnp.asarray, batch_of()) | {
+        "image": jnp.asarray(RNG.normal(size=(8, 8, 8, 3)), jnp.float32)
+    }
     boxes, edges = np.tile(BOXES, (3, 1, 1))[:8], np.tile(EDGES, (3, 1, 1))[:8, :5, :5]
-    gradients = silent_nowhere(module, batch | {"boxes": jnp.asarray(boxes), "word_edges": jnp.asarray(edges)})
+    gradients = silent_nowhere(
+        module, batch | {"boxes": jnp.asarray(boxes), "word_edges": jnp.asarray(edges)}
+    )
     others = {"boxes": boxes[::-1], "word_edges": ~edges}
     for name, other in others.items():  # both are heard
-        found = silent_nowhere(module, batch | {"boxes": boxes, "word_edges": edges} | {name: jnp.asarray(other)})
-        assert any((a != b).any() for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradients), strict=True)), name
+        found = silent_nowhere(
+            module, batch | {"boxes": boxes, "word_edges": edges} | {name: jnp.asarray(other)}
+        )
+        assert any(
+            (a != b).any()
+            for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(gradients), strict=True)
+        ), name
 
 
 def silent_nowhere(module, batch):

@@ -1,4 +1,5 @@
-"""The text tower: what padding may not change, what an empty caption gives, and where each pooling looks."""
+"""The text tower: what padding may not change, what an empty caption gives, and where each pooling
+looks."""
 
 import functools
 import itertools
@@ -20,13 +21,18 @@ KEY = jax.random.key(0)
 LENGTHS = np.array([6, 4, 2])
 TEXT = np.random.default_rng(1).integers(0, 20, (3, 6)).astype(np.int32)
 MASK = np.arange(6) < LENGTHS[:, None]
-WAYS = [(causal, pooling) for causal, pooling in itertools.product((True, False), ("end", "mean", "map", "cls"))
-        if not (causal and pooling == "cls")]
+WAYS = [
+    (causal, pooling)
+    for causal, pooling in itertools.product((True, False), ("end", "mean", "map", "cls"))
+    if not (causal and pooling == "cls")
+]
 
 
 def tower(causal=False, pooling="end", scan=True, **fields):
     size = dict(width=16, heads=2, mlp_dim=24, depth=2, vocab_size=20, length=9)
-    return TextTransformer(TextTransformerConfig(**size, causal=causal, pooling=pooling, scan=scan, **fields))
+    return TextTransformer(
+        TextTransformerConfig(**size, causal=causal, pooling=pooling, scan=scan, **fields)
+    )
 
 
 def parameters(module):
@@ -34,7 +40,11 @@ def parameters(module):
     rng = np.random.default_rng(2)
     shapes = nn.meta.unbox(jax.eval_shape(module.init, KEY, TEXT))["params"]
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray((path[-1].key == "scale") + 0.5 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+        lambda path, leaf: jnp.asarray(
+            (path[-1].key == "scale") + 0.5 * rng.normal(size=leaf.shape), leaf.dtype
+        ),
+        shapes,
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -59,7 +69,7 @@ def test_padding_never_changes_a_text_embedding(causal, pooling):
     np.testing.assert_array_equal(pooled(module, params, np.where(MASK, TEXT, 19), MASK), expected)
     wider = np.pad(TEXT, ((0, 0), (0, 3)), constant_values=7), np.pad(MASK, ((0, 0), (0, 3)))
     assert relative_error(pooled(module, params, *wider), expected) < 5e-6
-    alone = TEXT[1:2, :LENGTHS[1]]  # in a batch of its own and without any padding
+    alone = TEXT[1:2, : LENGTHS[1]]  # in a batch of its own and without any padding
     assert relative_error(pooled(module, params, alone, None), expected[1:2]) < 5e-6
 
 
@@ -67,8 +77,14 @@ def test_padding_never_changes_a_text_embedding(causal, pooling):
 @pytest.mark.parametrize(("causal", "pooling"), WAYS)
 def test_every_real_token_changes_the_embedding_and_no_padding_does(causal, pooling):
     module = tower(causal, pooling)
-    changed = (TEXT[None] + np.eye(6, dtype=np.int32)[:, None]) % 20  # [place, row, length]: one token is another
-    embeddings = pooled(module, parameters(module), np.concatenate([TEXT[None], changed]).reshape(-1, 6), np.tile(MASK, (7, 1)))
+    # [place, row, length]: one token is another
+    changed = (TEXT[None] + np.eye(6, dtype=np.int32)[:, None]) % 20
+    embeddings = pooled(
+        module,
+        parameters(module),
+        np.concatenate([TEXT[None], changed]).reshape(-1, 6),
+        np.tile(MASK, (7, 1)),
+    )
     unchanged, *others = np.asarray(embeddings).reshape(7, 3, 16)
     differs = [(np.abs(other - unchanged).max(axis=1) > 1e-4).tolist() for other in others]
     assert differs == MASK.T.tolist()
@@ -78,7 +94,9 @@ def test_every_real_token_changes_the_embedding_and_no_padding_does(causal, pool
 def embeddings_and_gradients(module, params, mask):
     def loss(params):
         embeddings = unit(module.apply({"params": params}, TEXT, mask).pooled)
-        return (embeddings * jnp.cos(jnp.arange(embeddings.size)).reshape(embeddings.shape)).sum(), embeddings
+        return (
+            embeddings * jnp.cos(jnp.arange(embeddings.size)).reshape(embeddings.shape)
+        ).sum(), embeddings
 
     gradients, embeddings = jax.grad(loss, has_aux=True)(params)
     return embeddings, gradients
@@ -92,11 +110,14 @@ def test_gradients_reach_every_parameter_and_are_finite_for_an_empty_caption(cau
     for mask in (MASK, np.arange(6) < np.array([[6], [0], [0]])):
         embeddings, gradients = embeddings_and_gradients(module, params, mask)
         assert np.isfinite(embeddings).all()
-        sizes = {jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.abs(leaf).max())
-                 for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)}
+        sizes = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): float(jnp.abs(leaf).max())
+            for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+        }
         assert all(np.isfinite(size) and size < 1e3 for size in sizes.values()), sizes
         dead = [name for name, size in sizes.items() if size <= 1e-5 * max(sizes.values())]
-        assert all(name.endswith("key/bias") for name in dead), dead  # softmax does not see what all keys share
+        # softmax does not see what all keys share
+        assert all(name.endswith("key/bias") for name in dead), dead
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -112,13 +133,22 @@ def test_a_causal_tower_does_not_see_what_comes_later_and_a_bidirectional_one_do
 
 
 def test_each_pooling_takes_what_it_names():
-    for pooling, expected in (("end", lambda x: x[np.arange(3), LENGTHS - 1]), ("last", lambda x: x[:, -1]),
-                              ("mean", lambda x: (x * MASK[..., None]).sum(axis=1) / LENGTHS[:, None]),
-                              ("cls", lambda x: x[:, 0])):
+    for pooling, expected in (
+        ("end", lambda x: x[np.arange(3), LENGTHS - 1]),
+        ("last", lambda x: x[:, -1]),
+        ("mean", lambda x: (x * MASK[..., None]).sum(axis=1) / LENGTHS[:, None]),
+        ("cls", lambda x: x[:, 0]),
+    ):
         module = tower(pooling=pooling)
         encoding = encode(module, parameters(module), TEXT, MASK)
-        assert encoding.tokens.shape == (3, 7 if pooling == "cls" else 6, 16) == (*encoding.mask.shape, 16)
-        np.testing.assert_allclose(encoding.pooled, expected(np.asarray(encoding.tokens)), atol=1e-6)
+        assert (
+            encoding.tokens.shape
+            == (3, 7 if pooling == "cls" else 6, 16)
+            == (*encoding.mask.shape, 16)
+        )
+        np.testing.assert_allclose(
+            encoding.pooled, expected(np.asarray(encoding.tokens)), atol=1e-6
+        )
 
 
 @pytest.mark.full
@@ -129,20 +159,32 @@ def test_without_tokens_the_pooled_vector_is_the_same(pooling, scan):
     params = parameters(module)
     encoding = module.apply({"params": params}, TEXT, MASK, tokens=False)
     assert encoding.tokens is None
-    np.testing.assert_allclose(encoding.pooled, encode(module, params, TEXT, MASK).pooled, atol=1e-5)
+    np.testing.assert_allclose(
+        encoding.pooled, encode(module, params, TEXT, MASK).pooled, atol=1e-5
+    )
 
 
 def test_without_padding_mask_the_padding_is_read_as_siglip_does():
     module = tower(pooling="last", padding_mask=False)
     params = parameters(module)
-    np.testing.assert_array_equal(pooled(module, params, TEXT, MASK), pooled(module, params, TEXT, None))
-    assert np.abs(pooled(module, params, np.where(MASK, TEXT, 19), MASK) - pooled(module, params, TEXT, MASK)).max() > 1e-3
+    np.testing.assert_array_equal(
+        pooled(module, params, TEXT, MASK), pooled(module, params, TEXT, None)
+    )
+    assert (
+        np.abs(
+            pooled(module, params, np.where(MASK, TEXT, 19), MASK)
+            - pooled(module, params, TEXT, MASK)
+        ).max()
+        > 1e-3
+    )
 
 
 def test_a_missing_mask_means_that_all_is_real():
     module = tower(pooling="end")
     params = parameters(module)
-    np.testing.assert_array_equal(pooled(module, params, TEXT, None), pooled(module, params, TEXT, np.ones_like(MASK)))
+    np.testing.assert_array_equal(
+        pooled(module, params, TEXT, None), pooled(module, params, TEXT, np.ones_like(MASK))
+    )
 
 
 def test_a_class_token_in_front_of_causal_text_is_a_config_error():
@@ -152,8 +194,19 @@ def test_a_class_token_in_front_of_causal_text_is_a_config_error():
 
 @pytest.mark.full
 def test_embeddings_are_unit_vectors_and_zero_stays_zero():
-    text = TextTransformerConfig(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, vocab_size=20, length=6, projection="linear")
-    image = ViTConfig(preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, image_size=8, patch_size=4)
+    text = TextTransformerConfig(
+        preset="Ti",
+        width=16,
+        depth=1,
+        heads=2,
+        mlp_dim=24,
+        vocab_size=20,
+        length=6,
+        projection="linear",
+    )
+    image = ViTConfig(
+        preset="Ti", width=16, depth=1, heads=2, mlp_dim=24, image_size=8, patch_size=4
+    )
     module = VisionLanguageModel(ModelConfig(image=image, text=text, embedding_dim=10), Precision())
     images = jnp.ones((2, 8, 8, 3))
     for embeddings in jax.jit(module.init_with_output)(KEY, images, TEXT, MASK)[0]:

@@ -1,4 +1,5 @@
-"""The image tower: stems, positions, pooling, registers, token dropping, and sizes that others published."""
+"""The image tower: stems, positions, pooling, registers, token dropping, and sizes that others
+published."""
 
 import math
 
@@ -31,26 +32,33 @@ def parameters(module):
     rng = np.random.default_rng(2)
     shapes = nn.meta.unbox(jax.eval_shape(module.init, KEY, IMAGES))["params"]
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: jnp.asarray((path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape), leaf.dtype), shapes)
+        lambda path, leaf: jnp.asarray(
+            (path[-1].key == "scale") + 0.3 * rng.normal(size=leaf.shape), leaf.dtype
+        ),
+        shapes,
+    )
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("fields", "tokens"), [
-    (dict(pooling="cls"), 17),
-    (dict(pooling="mean"), 16),
-    (dict(pooling="map"), 16),
-    (dict(pooling="none"), 16),
-    (dict(pooling="cls", registers=3, embedding_norm=True), 20),
-    (dict(pooling="mean", registers=3), 19),
-    (dict(pooling="map", registers=1, norm_before_pooling=False), 17),
-    (dict(pooling="mean", norm_before_pooling=False, patch_bias=False), 16),
-    (dict(pooling="mean", position="sincos2d"), 16),
-    (dict(pooling="cls", position="factorised"), 17),
-    (dict(pooling="cls", position="rotary2d", registers=2, token_drop=0.5), 19),
-    (dict(pooling="map", norm_kind="rms", activation="swiglu"), 16),
-    (dict(pooling="mean", stem="convolution", stem_channels=(8, 12), stem_strides=(2, 2)), 16),
-    (dict(pooling="map", norm="post", qk_norm=True, layer_scale=0.1), 16),
-])
+@pytest.mark.parametrize(
+    ("fields", "tokens"),
+    [
+        (dict(pooling="cls"), 17),
+        (dict(pooling="mean"), 16),
+        (dict(pooling="map"), 16),
+        (dict(pooling="none"), 16),
+        (dict(pooling="cls", registers=3, embedding_norm=True), 20),
+        (dict(pooling="mean", registers=3), 19),
+        (dict(pooling="map", registers=1, norm_before_pooling=False), 17),
+        (dict(pooling="mean", norm_before_pooling=False, patch_bias=False), 16),
+        (dict(pooling="mean", position="sincos2d"), 16),
+        (dict(pooling="cls", position="factorised"), 17),
+        (dict(pooling="cls", position="rotary2d", registers=2, token_drop=0.5), 19),
+        (dict(pooling="map", norm_kind="rms", activation="swiglu"), 16),
+        (dict(pooling="mean", stem="convolution", stem_channels=(8, 12), stem_strides=(2, 2)), 16),
+        (dict(pooling="map", norm="post", qk_norm=True, layer_scale=0.1), 16),
+    ],
+)
 def test_every_option_runs_and_reaches_every_parameter(fields, tokens):
     module = vit(**fields)
     params = parameters(module)
@@ -58,21 +66,32 @@ def test_every_option_runs_and_reaches_every_parameter(fields, tokens):
     def loss(params):
         encoding = module.apply({"params": params}, IMAGES)
         output = encoding.tokens if fields["pooling"] == "none" else encoding.pooled
-        return (output * jnp.cos(jnp.arange(output.size, dtype=jnp.float32)).reshape(output.shape)).sum(), encoding
+        return (
+            output * jnp.cos(jnp.arange(output.size, dtype=jnp.float32)).reshape(output.shape)
+        ).sum(), encoding
 
     gradients, encoding = jax.jit(jax.grad(loss, has_aux=True))(params)
     assert encoding.tokens.shape == (2, tokens, 16) and encoding.mask is None
-    assert encoding.pooled is None if fields["pooling"] == "none" else encoding.pooled.shape == (2, 16)
+    assert (
+        encoding.pooled is None if fields["pooling"] == "none" else encoding.pooled.shape == (2, 16)
+    )
     largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradients))
-    dead = [name for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
-            if not 1e-5 * largest < float(jnp.abs(leaf).max()) < math.inf
-            for name in [jax.tree_util.keystr(path, simple=True, separator="/")]
-            if not name.endswith(("key/bias", "key_norm/bias"))]  # softmax does not see what all keys share
+    dead = [
+        name
+        for path, leaf in jax.tree_util.tree_leaves_with_path(gradients)
+        if not 1e-5 * largest < float(jnp.abs(leaf).max()) < math.inf
+        for name in [jax.tree_util.keystr(path, simple=True, separator="/")]
+        # softmax does not see what all keys share
+        if not name.endswith(("key/bias", "key_norm/bias"))
+    ]
     assert dead == []
 
 
 def test_mean_pooling_leaves_registers_out_and_class_pooling_takes_the_class_token():
-    for pooling, expected in (("mean", lambda x: x[:, :16].mean(axis=1)), ("cls", lambda x: x[:, 0])):
+    for pooling, expected in (
+        ("mean", lambda x: x[:, :16].mean(axis=1)),
+        ("cls", lambda x: x[:, 0]),
+    ):
         module = vit(pooling=pooling, registers=2)
         encoding = jax.jit(module.apply)({"params": parameters(module)}, IMAGES)
         np.testing.assert_allclose(encoding.pooled, expected(encoding.tokens), atol=1e-6)
@@ -83,11 +102,14 @@ def test_patches_are_squares_of_the_image_in_reading_order():
     params = parameters(module)
 
     def patches(images):
-        _, captured = module.apply({"params": params}, images, capture_intermediates=True, mutable=["intermediates"])
+        _, captured = module.apply(
+            {"params": params}, images, capture_intermediates=True, mutable=["intermediates"]
+        )
         return captured["intermediates"]["patch_embedding"]["__call__"][0]
 
     changed = np.abs(patches(IMAGES.at[0, 5, 10].add(1.0)) - patches(IMAGES)).max(axis=-1)
-    assert np.argwhere(changed).tolist() == [[0, 1 * 4 + 2]]  # image 0, row 1 and column 2 of the 4x4 grid
+    # image 0, row 1 and column 2 of the 4x4 grid
+    assert np.argwhere(changed).tolist() == [[0, 1 * 4 + 2]]
 
 
 def test_sincos2d_is_the_formula():
@@ -95,8 +117,14 @@ def test_sincos2d_is_the_formula():
     table = sincos2d(side, width)
     for row in range(side):
         for column in range(side):
-            angles = [1.0, 10_000.0 ** -0.5]  # width / 4 frequencies, from 1 towards 1 / temperature
-            expected = [f(place * angle) for place in (column, row) for f in (math.sin, math.cos) for angle in angles]
+            # width / 4 frequencies, from 1 towards 1 / temperature
+            angles = [1.0, 10_000.0**-0.5]
+            expected = [
+                f(place * angle)
+                for place in (column, row)
+                for f in (math.sin, math.cos)
+                for angle in angles
+            ]
             np.testing.assert_allclose(table[row * side + column], expected, atol=1e-7)
 
 
@@ -106,33 +134,50 @@ def test_fixed_positions_are_no_parameter(position):
 
 
 def test_rotary_logits_depend_on_how_far_apart_two_patches_are_and_on_nothing_else():
-    """Turned by complex multiplication in float64; and patches as far apart along both axes have the same product."""
+    """Turned by complex multiplication in float64; and patches as far apart along both axes have
+    the same product."""
     side, heads, head_dim = 4, 2, 8
     q, k = np.random.default_rng(0).normal(size=(2, heads * head_dim)).astype(np.float32)
     angles = rotary2d(side, head_dim)
     everywhere = np.broadcast_to(q, (1, side**2, heads * head_dim))
-    turned = np.asarray(rotate(jnp.asarray(everywhere), jnp.asarray(angles)[None], heads=heads)).reshape(side**2, heads, head_dim)
+    turned = np.asarray(
+        rotate(jnp.asarray(everywhere), jnp.asarray(angles)[None], heads=heads)
+    ).reshape(side**2, heads, head_dim)
     points = q.reshape(heads, head_dim).astype(np.float64)
     frequencies = 100.0 ** -(np.arange(2) / 2)
     for row, column in ((0, 0), (1, 3), (3, 2)):
         turn = np.exp(1j * np.concatenate([column * frequencies, row * frequencies]))
         expected = (points[:, :4] + 1j * points[:, 4:]) * turn
-        np.testing.assert_allclose(turned[row * side + column], np.concatenate([expected.real, expected.imag], axis=1), atol=1e-5)
-    other = np.asarray(rotate(jnp.broadcast_to(k, everywhere.shape), jnp.asarray(angles)[None], heads=heads)).reshape(turned.shape)
+        np.testing.assert_allclose(
+            turned[row * side + column],
+            np.concatenate([expected.real, expected.imag], axis=1),
+            atol=1e-5,
+        )
+    other = np.asarray(
+        rotate(jnp.broadcast_to(k, everywhere.shape), jnp.asarray(angles)[None], heads=heads)
+    ).reshape(turned.shape)
     logits = np.einsum("nhk,mhk->hnm", turned, other).reshape(heads, side, side, side, side)
     np.testing.assert_allclose(logits[:, 1, 1, 2, 3], logits[:, 0, 0, 1, 2], atol=1e-5)
     assert np.abs(logits[:, 1, 1, 2, 3] - logits[:, 1, 1, 3, 2]).max() > 1e-2
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("fields", [dict(pooling="cls"), dict(pooling="cls", position="rotary2d", registers=2),
-                                    dict(pooling="map")])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        dict(pooling="cls"),
+        dict(pooling="cls", position="rotary2d", registers=2),
+        dict(pooling="map"),
+    ],
+)
 def test_without_tokens_the_pooled_vector_is_the_same(fields):
     module = vit(**fields)
     params = parameters(module)
     encoding = module.apply({"params": params}, IMAGES, tokens=False)
     assert encoding.tokens is None
-    np.testing.assert_allclose(encoding.pooled, module.apply({"params": params}, IMAGES).pooled, atol=1e-5)
+    np.testing.assert_allclose(
+        encoding.pooled, module.apply({"params": params}, IMAGES).pooled, atol=1e-5
+    )
 
 
 def test_token_dropping_keeps_the_right_number_of_different_tokens_of_each_image():
@@ -142,7 +187,8 @@ def test_token_dropping_keeps_the_right_number_of_different_tokens_of_each_image
         assert all(len(np.unique(row)) == count for row in kept)
     halves = np.asarray(kept_tokens(KEY, 32, 16, 0.5))
     assert len({tuple(sorted(row)) for row in halves}) == 32  # not the same ones for every image
-    assert np.abs(np.bincount(halves.ravel(), minlength=16) / 32 - 0.5).max() < 0.36  # four deviations
+    # four deviations
+    assert np.abs(np.bincount(halves.ravel(), minlength=16) / 32 - 0.5).max() < 0.36
 
 
 @pytest.mark.full
@@ -153,15 +199,23 @@ def test_tokens_are_dropped_in_training_only_and_never_the_class_token_or_regist
     assert trained.tokens.shape == (2, 1 + 8 + 2, 16)
     evaluated = module.apply({"params": params}, IMAGES)
     assert evaluated.tokens.shape == (2, 1 + 16 + 2, 16)
-    np.testing.assert_array_equal(evaluated.pooled, vit(pooling="cls", registers=2).apply({"params": params}, IMAGES).pooled)
+    np.testing.assert_array_equal(
+        evaluated.pooled, vit(pooling="cls", registers=2).apply({"params": params}, IMAGES).pooled
+    )
 
 
 @pytest.mark.full
 def test_dropped_tokens_take_their_positions_with_them():
     module = vit(pooling="mean", token_drop=0.5)
-    params = jax.tree.map(jnp.zeros_like, parameters(module))  # what is left of a token is its normalised position
-    params |= {"position": jnp.eye(16)[None], "norm": {"scale": jnp.ones(16), "bias": jnp.zeros(16)}}
-    tokens = np.asarray(module.apply({"params": params}, IMAGES, True, rngs={"dropout": KEY}).tokens)
+    # what is left of a token is its normalised position
+    params = jax.tree.map(jnp.zeros_like, parameters(module))
+    params |= {
+        "position": jnp.eye(16)[None],
+        "norm": {"scale": jnp.ones(16), "bias": jnp.zeros(16)},
+    }
+    tokens = np.asarray(
+        module.apply({"params": params}, IMAGES, True, rngs={"dropout": KEY}).tokens
+    )
     assert all(len(set(row.argmax(axis=-1))) == 8 for row in tokens)
 
 
@@ -170,18 +224,23 @@ def test_an_image_of_another_size_is_refused():
         vit().init(KEY, jnp.ones((1, 20, 20, 3)))
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (dict(image_size=18), "does not divide into patches of 4"),
-    (dict(pooling="none"), "model.image.pooling"),
-    (dict(stem="convolution", stem_channels=(8, 8), stem_strides=(2, 3)), "multiply to 6"),
-    (dict(stem="convolution", stem_channels=(8,), stem_strides=(2, 2)), "one entry for each"),
-    (dict(position="sincos2d", width=18), "divides by 4"),
-    (dict(heads=5), "does not divide into 5 heads"),
-    (dict(preset="XXL/4"), "unknown size 'XXL'"),
-    (dict(patch_size=None, preset="Ti"), "names none"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(image_size=18), "does not divide into patches of 4"),
+        (dict(pooling="none"), "model.image.pooling"),
+        (dict(stem="convolution", stem_channels=(8, 8), stem_strides=(2, 3)), "multiply to 6"),
+        (dict(stem="convolution", stem_channels=(8,), stem_strides=(2, 2)), "one entry for each"),
+        (dict(position="sincos2d", width=18), "divides by 4"),
+        (dict(heads=5), "does not divide into 5 heads"),
+        (dict(preset="XXL/4"), "unknown size 'XXL'"),
+        (dict(patch_size=None, preset="Ti"), "names none"),
+    ],
+)
 def test_sizes_that_do_not_fit_are_config_errors(change, message):
-    tower = ViTConfig(**{**dict(preset="Ti", width=16, heads=2, image_size=16, patch_size=4), **change})
+    tower = ViTConfig(
+        **{**dict(preset="Ti", width=16, heads=2, image_size=16, patch_size=4), **change}
+    )
     with pytest.raises(ConfigError, match=message):
         tower.build(Precision())
 
@@ -191,34 +250,75 @@ def count(tree):
 
 
 @pytest.mark.variants
-@pytest.mark.parametrize(("preset", "published"), [  # timm's vit_*_patch16_224 (H: vit_huge_patch14_224) without classifier
-    ("Ti/16", 5_524_416), ("S/16", 21_665_664), ("B/16", 85_798_656), ("B/32", 87_455_232), ("L/16", 303_301_632),
-    ("H/14", 630_764_800)])
+# timm's vit_*_patch16_224 (H: vit_huge_patch14_224) without classifier
+@pytest.mark.parametrize(
+    ("preset", "published"),
+    [
+        ("Ti/16", 5_524_416),
+        ("S/16", 21_665_664),
+        ("B/16", 85_798_656),
+        ("B/32", 87_455_232),
+        ("L/16", 303_301_632),
+        ("H/14", 630_764_800),
+    ],
+)
 def test_presets_have_the_published_number_of_parameters(preset, published):
     module = ViTConfig(preset=preset, scan=True).build(Precision())
     shapes = jax.eval_shape(module.init, KEY, jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32))
     assert count(shapes) == published
 
 
-@pytest.mark.parametrize(("image", "text", "dim", "published"), [  # OpenCLIP's ViT-*, less the logit scale
-    ("B/32", "clip-B", 512, 151_277_313 - 1), ("B/16", "clip-B", 512, 149_620_737 - 1),
-    ("L/14", "clip-L", 768, 427_616_513 - 1), ("g/14", "clip-g", 1024, 1_366_678_273 - 1)])
+# OpenCLIP's ViT-*, less the logit scale
+@pytest.mark.parametrize(
+    ("image", "text", "dim", "published"),
+    [
+        ("B/32", "clip-B", 512, 151_277_313 - 1),
+        ("B/16", "clip-B", 512, 149_620_737 - 1),
+        ("L/14", "clip-L", 768, 427_616_513 - 1),
+        ("g/14", "clip-g", 1024, 1_366_678_273 - 1),
+    ],
+)
 def test_clip_has_the_published_number_of_parameters(image, text, dim, published):
     image = ViTConfig(preset=image, scan=True, embedding_norm=True, patch_bias=False)
-    assert count_model(ModelConfig(image=image, text=TextTransformerConfig(preset=text, scan=True), embedding_dim=dim)) == published
+    assert (
+        count_model(
+            ModelConfig(
+                image=image, text=TextTransformerConfig(preset=text, scan=True), embedding_dim=dim
+            )
+        )
+        == published
+    )
 
 
-@pytest.mark.parametrize(("preset", "size", "published"), [  # google/siglip-* less scale and bias
-    ("B/16", 224, 203_155_970 - 2), ("L/16", 256, 652_150_786 - 2), ("So400m/14", 224, 877_415_602 - 2)])
+@pytest.mark.parametrize(
+    ("preset", "size", "published"),
+    [  # google/siglip-* less scale and bias
+        ("B/16", 224, 203_155_970 - 2),
+        ("L/16", 256, 652_150_786 - 2),
+        ("So400m/14", 224, 877_415_602 - 2),
+    ],
+)
 def test_siglip_has_the_published_number_of_parameters(preset, size, published):
     image = ViTConfig(preset=preset, scan=True, image_size=size, pooling="map", projection="none")
-    text = TextTransformerConfig(preset=preset, scan=True, vocab_size=32_000, length=64, causal=False, pooling="last",
-                                 projection="linear_with_bias")
+    text = TextTransformerConfig(
+        preset=preset,
+        scan=True,
+        vocab_size=32_000,
+        length=64,
+        causal=False,
+        pooling="last",
+        projection="linear_with_bias",
+    )
     assert count_model(ModelConfig(image=image, text=text)) == published
 
 
 def count_model(config):
     size = config.image.image_size
-    return count(jax.eval_shape(VisionLanguageModel(config, Precision()).init, KEY,
-                                jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
-                                jax.ShapeDtypeStruct((1, config.text.length), jnp.int32)))
+    return count(
+        jax.eval_shape(
+            VisionLanguageModel(config, Precision()).init,
+            KEY,
+            jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32),
+            jax.ShapeDtypeStruct((1, config.text.length), jnp.int32),
+        )
+    )

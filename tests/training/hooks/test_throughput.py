@@ -1,4 +1,5 @@
-"""What a run says about its speed: against closed formulas, and on one small run whose rows, table and trace are read."""
+"""What a run says about its speed: against closed formulas, and on one small run whose rows, table
+and trace are read."""
 
 import contextlib
 import io
@@ -36,8 +37,16 @@ def runs(tmp_path_factory, tiny):
     for name in ("first", "second"):
         workdir = tmp_path_factory.mktemp("speed") / name
         with contextlib.redirect_stdout(io.StringIO()) as printed:
-            assert main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={workdir}",
-                              *tiny("steps=5", "profile.start=2", "profile.steps=2", SYNTHETIC)]) == 0
+            assert (
+                main.main(
+                    [
+                        f"--config={ROOT}/configs/clip_emoji.py:smoke",
+                        f"--workdir={workdir}",
+                        *tiny("steps=5", "profile.start=2", "profile.steps=2", SYNTHETIC),
+                    ]
+                )
+                == 0
+            )
         done.append((workdir, printed.getvalue()))
     return done
 
@@ -52,30 +61,47 @@ def goodput_of(row):
 
 def test_a_trace_that_would_never_start_is_refused(tmp_path, tiny):
     with pytest.raises(ConfigError, match="profile.start: 9 is never reached, the run has 5 steps"):
-        main.main([f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={tmp_path}/run",
-                   *tiny("steps=5", "profile.start=9", SYNTHETIC)])
+        main.main(
+            [
+                f"--config={ROOT}/configs/clip_emoji.py:smoke",
+                f"--workdir={tmp_path}/run",
+                *tiny("steps=5", "profile.start=9", SYNTHETIC),
+            ]
+        )
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.full
 def test_every_row_tells_the_speed_and_where_the_time_went(runs):
     for row in rows(runs[0][0]):
-        computing = 1 - row["train/data_wait_fraction"]  # a step's seconds are without what it waited for its data
-        assert row["train/step_seconds"] * row["train/examples_per_second"] == pytest.approx(8 * computing)
-        assert row["train/examples_per_second_per_device"] == pytest.approx(row["train/examples_per_second"] / 8)
+        # a step's seconds are without what it waited for its data
+        computing = 1 - row["train/data_wait_fraction"]
+        assert row["train/step_seconds"] * row["train/examples_per_second"] == pytest.approx(
+            8 * computing
+        )
+        assert row["train/examples_per_second_per_device"] == pytest.approx(
+            row["train/examples_per_second"] / 8
+        )
         shares = goodput_of(row)
         assert shares.keys() == {f"goodput/{name}" for name in ("training", *goodput.PHASES)}
-        assert all(0 <= share <= 1 for share in shares.values()) and sum(shares.values()) == pytest.approx(1)
+        assert all(0 <= share <= 1 for share in shares.values()) and sum(
+            shares.values()
+        ) == pytest.approx(1)
         assert row["train/compilations"] == 1 and row["train/compile_seconds"] > 0
-        assert UTILISATION not in row and "train/device_memory_bytes" not in row  # a CPU has no known peak and does not tell
+        # a CPU has no known peak and does not tell
+        assert UTILISATION not in row and "train/device_memory_bytes" not in row
 
 
 def test_the_table_at_the_end_and_the_live_line_say_na_where_the_peak_is_unknown(runs):
     workdir, printed = runs[0]
-    table = dict(line.split("  ", 1) for line in printed.split("\n\n")[-1].splitlines() if "  " in line)
+    table = dict(
+        line.split("  ", 1) for line in printed.split("\n\n")[-1].splitlines() if "  " in line
+    )
     table = {key: value.strip() for key, value in table.items()}
     assert table["model flops utilisation"] == "n/a"
-    assert float(table["seconds a step"]) == pytest.approx(rows(workdir)[-1]["train/step_seconds"], rel=0.01)
+    assert float(table["seconds a step"]) == pytest.approx(
+        rows(workdir)[-1]["train/step_seconds"], rel=0.01
+    )
     assert sum(float(value) for value in goodput_of(table).values()) == pytest.approx(1, abs=1e-3)
     assert float(table["goodput/checkpoint_stall"]) > 0  # the last save is in the table
     assert "utilisation n/a" in printed
@@ -88,12 +114,24 @@ def test_a_second_start_reads_the_program_from_the_cache(runs):
 
 @pytest.mark.slow
 def test_programs_are_cached_with_nothing_set(tmp_path, tiny):
-    """In processes of their own, without the thresholds that these tests set: a step that takes a second to compile is kept."""
+    """In processes of their own, without the thresholds that these tests set: a step that takes a
+    second to compile is kept."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JAX_")}
     environment |= {"JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     for number in range(2):
-        subprocess.run([sys.executable, "-m", "vlp_jax.main", f"--config={ROOT}/configs/clip_emoji.py:smoke",
-                        f"--workdir={tmp_path}/{number}", *tiny("steps=1", SYNTHETIC)], env=environment, cwd=ROOT, check=True)
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "vlp_jax.main",
+                f"--config={ROOT}/configs/clip_emoji.py:smoke",
+                f"--workdir={tmp_path}/{number}",
+                *tiny("steps=1", SYNTHETIC),
+            ],
+            env=environment,
+            cwd=ROOT,
+            check=True,
+        )
         assert rows(tmp_path / str(number))[-1]["train/compilations_from_cache"] == number
     assert os.listdir(tmp_path / "cache" / "vlp_jax")
 
@@ -102,12 +140,18 @@ def test_the_window_of_updates_is_recorded_for_tensorboard(runs):
     """Updates 2 and 3 and no others, where TensorBoard's profile plugin looks."""
     [trace] = (runs[0][0] / "profile/plugins/profile").glob("*/*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(trace))
-    steps = [dict(event.stats).get("step_num") for plane in data.planes for line in plane.lines for event in line.events
-             if event.name == "train"]
+    steps = [
+        dict(event.stats).get("step_num")
+        for plane in data.planes
+        for line in plane.lines
+        for event in line.events
+        if event.name == "train"
+    ]
     assert sorted(step for step in steps if step is not None) == [2, 3]
 
 
 # Formulas
+
 
 def speed_of(monkeypatch, device, flops=3e9, devices=4):
     monkeypatch.setattr(throughput, "train_step_flops", lambda config: flops)
@@ -128,8 +172,9 @@ def test_utilisation_is_model_flops_over_the_peak_of_all_devices(monkeypatch, ch
 
 
 def test_without_a_known_peak_there_is_no_utilisation(monkeypatch):
-    row = speed_of(monkeypatch, SimpleNamespace(device_kind="abacus", memory_stats=lambda: None)).row(
-        {"examples_per_second": 100.0, "step_seconds": 0.25})
+    row = speed_of(
+        monkeypatch, SimpleNamespace(device_kind="abacus", memory_stats=lambda: None)
+    ).row({"examples_per_second": 100.0, "step_seconds": 0.25})
     assert UTILISATION not in row and not any("memory" in key for key in row)
 
 
@@ -139,15 +184,18 @@ def test_a_lap_counts_its_steps(monkeypatch):
     clock.count_step(1.0)
     clock.count_step(1.5)
     lap = clock.lap(batch_size=8)
-    assert lap["step_seconds"] == pytest.approx(3.75, rel=0.05)  # without the 2.5 seconds of waiting
+    # without the 2.5 seconds of waiting
+    assert lap["step_seconds"] == pytest.approx(3.75, rel=0.05)
     assert lap["examples_per_second"] == pytest.approx(1.6, rel=0.05)
     assert lap["data_wait_fraction"] == pytest.approx(0.25, rel=0.05)
     assert clock.seconds_left(lap, 100, 8) == pytest.approx(375, rel=0.05)
-    assert clock.seconds_left(clock.lap(8), 100, 8) == pytest.approx(500, rel=0.05)  # from the second lap on with its waits
+    # from the second lap on with its waits
+    assert clock.seconds_left(clock.lap(8), 100, 8) == pytest.approx(500, rel=0.05)
 
 
 def test_the_first_estimate_counts_neither_compilation_nor_the_start_of_the_input():
-    """A first lap of 70 seconds: 59 of compiling, 10 of waiting for the first batch, 1 of the update; another one is in flight."""
+    """A first lap of 70 seconds: 59 of compiling, 10 of waiting for the first batch, 1 of the
+    update; another one is in flight."""
     clock = Clock()
     clock.lap_start -= 70.0
     clock.count_step(10.0, compiled=59.0)
@@ -183,12 +231,19 @@ def test_goodput_is_what_the_phases_leave(monkeypatch):
     sitting.spent("evaluation", 2.0)
     sitting.spent("checkpoint_stall", 3.0)
     monkeypatch.setattr(goodput, "wall_seconds", lambda: 100.0)
-    assert sitting.fractions() == pytest.approx({
-        "goodput/training": 0.6, "goodput/start_up": 0.25, "goodput/data_wait": 0.1, "goodput/evaluation": 0.02,
-        "goodput/checkpoint_stall": 0.03})
+    assert sitting.fractions() == pytest.approx(
+        {
+            "goodput/training": 0.6,
+            "goodput/start_up": 0.25,
+            "goodput/data_wait": 0.1,
+            "goodput/evaluation": 0.02,
+            "goodput/checkpoint_stall": 0.03,
+        }
+    )
 
 
 # Compilations
+
 
 def update(state, batch):
     return state + batch["image"].sum(), {"loss": batch["image"].mean()}
@@ -202,7 +257,7 @@ def test_a_second_compilation_is_reported_with_the_shape_that_changed(capsys):
     assert step.compilations == 1 and capsys.readouterr().out == ""
     state, _ = step(state, {"image": np.ones((6, 3), np.float32)})
     assert step.compilations == 2
-    said, = capsys.readouterr().out.splitlines()
+    (said,) = capsys.readouterr().out.splitlines()
     assert said.startswith("warning: the update was compiled again")
     assert said.endswith("batch/image was float32[8, 3], is float32[6, 3]")
     step(state, {"image": np.ones((8, 3), np.float32)})  # known by now
@@ -217,6 +272,12 @@ def test_what_others_compile_is_not_counted():
 
 
 def test_many_changes_are_said_in_short():
-    before, after = {f"batch/{name}": "int32[4]" for name in "abcde"}, {f"batch/{name}": "int32[5]" for name in "abcd"}
-    assert difference(before, after) == "; ".join(f"batch/{name} was int32[4], is int32[5]" for name in "abc") + "; and 2 more"
+    before, after = (
+        {f"batch/{name}": "int32[4]" for name in "abcde"},
+        {f"batch/{name}": "int32[5]" for name in "abcd"},
+    )
+    assert (
+        difference(before, after)
+        == "; ".join((f"batch/{name} was int32[4], is int32[5]") for name in "abc") + "; and 2 more"
+    )
     assert difference(before, before) == "no shape has changed"

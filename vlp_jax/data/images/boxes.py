@@ -1,4 +1,5 @@
-"""The regions of an image: from boxes in a sample's metadata to positions in the square of the model's input."""
+"""The regions of an image: from boxes in a sample's metadata to positions in the square of the
+model's input."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -16,23 +17,34 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BoxesConfig(Section):
-    """Regions of a sample's image, each [left, top, right, bottom]. An image without any is one region."""
+    """Regions of a sample's image, each [left, top, right, bottom].
+
+    An image without any is one region.
+    """
 
     field: str = ""  # of the metadata, with dots as in `Target`: a list of boxes. Required
     count: int = between(36, 1)  # largest number per image; the first ones are used
-    unit: Literal["pixels", "fraction"] = "pixels"  # of the image in its file, upright; or fractions of its width and height
+    # of the image in its file, upright; or fractions of its width and height
+    unit: Literal["pixels", "fraction"] = "pixels"
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
-        """Messages about a missing field, a fusion that reads no boxes, and augmentations that do not move boxes along."""
+        """Messages about a missing field, a fusion that reads no boxes, and augmentations that do
+        not move boxes along."""
         yield from super().validate(where, experiment)
         if not getattr(experiment.model.fusion, "reads_boxes", False):
             yield f"{where}: has no effect without model.fusion.kind='graph' with regions='boxes'"
         if not self.field:
             yield f"{where}.field: is missing; name the field of the metadata that holds them"
         augmentation = experiment.data.augmentation
-        for key, used in (("rotation", augmentation.rotation), ("randaugment.operations", augmentation.randaugment.operations)):
+        for key, used in (
+            ("rotation", augmentation.rotation),
+            ("randaugment.operations", augmentation.randaugment.operations),
+        ):
             if used:
-                yield f"data.augmentation.{key}: is {used}, and {where} are not moved along; set it to 0"
+                yield (
+                    f"data.augmentation.{key}: is {used}, and {where} are not moved along; set "
+                    "it to 0"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,11 +93,13 @@ def boxes_of(key: str, metadata: Mapping[str, Any], spec: BoxesConfig, view: Vie
       SampleError: as `boxes_in`.
     """
     width, height = view.shape
-    given = boxes_in(key, metadata, spec) * (1 if spec.unit == "pixels" else (width, height, width, height))
+    given = boxes_in(key, metadata, spec) * (
+        1 if spec.unit == "pixels" else (width, height, width, height)
+    )
     seen = shown(view(given))
     seen = seen if len(seen) else shown(view(np.array([[0.0, 0.0, width, height]])))
     boxes = np.full((spec.count, 4), np.nan, np.float32)
-    boxes[:len(seen)] = seen[:spec.count]
+    boxes[: len(seen)] = seen[: spec.count]
     return boxes
 
 
@@ -115,5 +129,10 @@ def boxes_in(key: str, metadata: Mapping[str, Any], spec: BoxesConfig) -> np.nda
         if not wrong.any():
             return boxes
         held = boxes[wrong][0].tolist()
-    raise SampleError(Reason.WRONG_BOXES, key, f"its {spec.field} holds {str(held)[:100]}; a box is four finite numbers [left, "
-                      "top, right, bottom] with left < right and top < bottom")
+    raise SampleError(
+        Reason.WRONG_BOXES,
+        key,
+        f"its {spec.field} holds {str(held)[:100]}; a box "
+        "is four finite numbers [left, "
+        "top, right, bottom] with left < right and top < bottom",
+    )

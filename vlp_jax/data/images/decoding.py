@@ -1,4 +1,5 @@
-"""From encoded bytes, arrays and Pillow images to an upright Pillow image of mode RGB or RGBA, complete and exact.
+"""From encoded bytes, arrays and Pillow images to an upright Pillow image of mode RGB or RGBA,
+complete and exact.
 
 All of them end in `finished`, so one image has the same pixels in every form. Transparency is kept
 until a background colour is chosen. In training, JPEGs are decoded faster by `jpeg.py`.
@@ -19,8 +20,13 @@ from vlp_jax.data.samples import Reason, SampleError
 ORIENTATION = 0x0112
 TILE_SIDES = (322, 323)  # TIFF tags
 UPRIGHT = {  # by Exif orientation
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -47,7 +53,8 @@ def open_image(data: bytes) -> Image.Image:
       Exception: whatever Pillow raises; `named_errors` converts it.
     """
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Pillow warns about decompression bombs; `check_pixels` has its own limit
+        # Pillow warns about decompression bombs; `check_pixels` has its own limit
+        warnings.simplefilter("ignore")
         return Image.open(io.BytesIO(data), formats=formats_of(data))
 
 
@@ -59,10 +66,19 @@ def convert_image(image: Image.Image, key: str, maximum_pixels: int) -> Image.Im
     """
     with named_errors(key):
         if not isinstance(image, Image.Image):
-            raise SampleError(Reason.WRONG_TYPE, key, f"a {type(image).__name__} is no image; expected a Pillow image, a NumPy "
-                              "array, encoded bytes, or a path")
+            raise SampleError(
+                Reason.WRONG_TYPE,
+                key,
+                f"a {type(image).__name__} is no image; "
+                "expected a Pillow image, a NumPy "
+                "array, encoded bytes, or a path",
+            )
         if image.format is not None and image.format not in OPENED_AS:
-            raise SampleError(Reason.DAMAGED_IMAGE, key, f"image is {image.format}, which is not read; expected {NAMES}")
+            raise SampleError(
+                Reason.DAMAGED_IMAGE,
+                key,
+                f"image is {image.format}, which is not read; expected {NAMES}",
+            )
         return finished(image, key, maximum_pixels)
 
 
@@ -78,10 +94,14 @@ def convert_array(array: np.ndarray, key: str, maximum_pixels: int) -> Image.Ima
 
 
 def finished(image: Image.Image, key: str, maximum_pixels: int) -> Image.Image:
-    """An opened image, upright, of mode RGB or RGBA. Its size is checked before anything is decoded."""
+    """An opened image, upright, of mode RGB or RGBA.
+
+    Its size is checked before anything is decoded.
+    """
     check_pixels(image.size, key, maximum_pixels)
     tile = [getattr(image, "tag_v2", {}).get(tag, 1) for tag in TILE_SIDES]
-    check_pixels(tile, key, maximum_pixels)  # a TIFF decodes whole tiles, however small the image is
+    # a TIFF decodes whole tiles, however small the image is
+    check_pixels(tile, key, maximum_pixels)
     stored = raw_mode(image)
     check_depth(image)
     image.load()
@@ -97,8 +117,12 @@ def check_pixels(sides: tuple[int, ...] | list[int], key: str, maximum_pixels: i
       SampleError: with TOO_LARGE, if it is larger than `maximum_pixels`.
     """
     if len(sides) == 2 and sides[0] * sides[1] > maximum_pixels:
-        raise SampleError(Reason.TOO_LARGE, key, f"has {sides[0]}x{sides[1]} pixels, more than "
-                          f"data.images.maximum_pixels={maximum_pixels}")
+        raise SampleError(
+            Reason.TOO_LARGE,
+            key,
+            f"has {sides[0]}x{sides[1]} pixels, more than "
+            f"data.images.maximum_pixels={maximum_pixels}",
+        )
 
 
 def orientation_of(image: Image.Image) -> int:
@@ -115,9 +139,11 @@ def named_errors(key: str, data: bytes = b"") -> Generator[None, None, None]:
         yield
     except SampleError:
         raise
-    except UnidentifiedImageError as error:  # its own message contains a memory address, which changes each time
+    # its own message contains a memory address, which changes each time
+    except UnidentifiedImageError as error:
         raise SampleError(Reason.DAMAGED_IMAGE, key, f"image {refusal(data)}") from error
     except Image.DecompressionBombError as error:
         raise SampleError(Reason.TOO_LARGE, key, str(error)) from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, RuntimeError, struct.error, NotImplementedError, ...
+    # decoders raise OSError, SyntaxError, RuntimeError, struct.error, NotImplementedError, ...
+    except Exception as error:
         raise SampleError(Reason.DAMAGED_IMAGE, key, f"image cannot be decoded: {error}") from error

@@ -1,20 +1,40 @@
-"""The supported image formats, recognised by the first bytes of a file. No other plug-in of Pillow opens a file."""
+"""The supported image formats, recognised by the first bytes of a file.
+
+No other plug-in of Pillow opens a file.
+"""
 
 import contextlib
 
 from PIL import Image
 
-# Pillow's names. All of these are decoded inside this process: EPS would start Ghostscript, WMF the Windows drawing library.
+# Pillow's names. All of these are decoded inside this process: EPS would start Ghostscript, WMF the
+# Windows drawing library.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "JPEG2000")
 OPENED_AS = (*FORMATS, "MPO")  # MPO: a JPEG with more images after the first
 NAMES = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, PGM, PBM, AVIF and JPEG 2000"
-OTHERS = ((b"%!PS", "EPS"), (b"%PDF", "PDF"), (b"<svg", "SVG"), (b"<?xml", "XML, perhaps SVG"), (b"<!doctype", "a web page"),
-          (b"<html", "a web page"), (b"\x1f\x8b", "gzip"), (b"pk\x03\x04", "zip"))
-BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"hevx": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF"}
+OTHERS = (
+    (b"%!PS", "EPS"),
+    (b"%PDF", "PDF"),
+    (b"<svg", "SVG"),
+    (b"<?xml", "XML, perhaps SVG"),
+    (b"<!doctype", "a web page"),
+    (b"<html", "a web page"),
+    (b"\x1f\x8b", "gzip"),
+    (b"pk\x03\x04", "zip"),
+)
+BRANDS = {
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+    b"hevx": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}
 
 
 def formats_of(data: bytes) -> tuple[str, ...]:
-    """The possible formats of a file: one, by its first bytes, so that Pillow does not try several; otherwise all."""
+    """The possible formats of a file: one, by its first bytes, so that Pillow does not try several;
+    otherwise all."""
     if data.startswith(b"\xff\xd8\xff"):
         return ("JPEG",)
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -30,8 +50,15 @@ def refusal(data: bytes) -> str:
         return "is empty"
     found = name_of(data[:64])
     if found in FORMATS:
-        return f"cannot be decoded: it begins as {found}, and is damaged or of a variant that Pillow does not read"
-    return f"is {found}, which is not read; expected {NAMES}" if found else f"is of no known format; expected {NAMES}"
+        return (
+            f"cannot be decoded: it begins as {found}, and is damaged or of a variant that "
+            "Pillow does not read"
+        )
+    return (
+        (f"is {found}, which is not read; expected {NAMES}")
+        if found
+        else f"is of no known format; expected {NAMES}"
+    )
 
 
 def name_of(start: bytes) -> str | None:

@@ -14,9 +14,12 @@ TRANSPARENT = ("RGBA", "LA", "PA")
 PREMULTIPLIED = {"La": "LA", "RGBa": "RGBA"}
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 HOLD_SIXTEEN = ("PNG", "PPM", "JPEG2000")  # formats in which mode I has 16 bits in a wider integer
-CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *TRANSPARENT)  # modes that Pillow converts correctly
-STORED_BITS = {"L;2": 2, "L;4": 4, "I;12": 12}  # raw modes in which Pillow widens the values, but not the transparent value
-# Start of a JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1): SOC, SIZ, 36 bytes, the number of channels, three bytes for each of them
+# modes that Pillow converts correctly
+CONVERTED = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV", *TRANSPARENT)
+# raw modes in which Pillow widens the values, but not the transparent value
+STORED_BITS = {"L;2": 2, "L;4": 4, "I;12": 12}
+# Start of a JPEG 2000 codestream (ISO/IEC 15444-1, A.5.1): SOC, SIZ, 36 bytes, the number of
+# channels, three bytes for each of them
 CODESTREAM = re.compile(rb"\xff\x4f\xff\x51.{36}(..)(.{3,12})", re.DOTALL)
 LONGEST_HEADER = 1 << 20  # bytes before the codestream: an ICC profile, a palette
 PHOTOMETRIC, BITS_PER_SAMPLE = 262, 258  # TIFF tags
@@ -49,7 +52,10 @@ def check_depth(image: Image.Image) -> None:
     image.fp.seek(start)
     depths = found[2][::3][: int.from_bytes(found[1], "big")] if found else b""
     if any((depth & 0x7F) + 1 > 8 for depth in depths):
-        raise ValueError("JPEG 2000 of several channels is read with 8 bits a channel only; save it with 8 bits, or as PNG")
+        raise ValueError(
+            "JPEG 2000 of several channels is read with 8 bits a channel only; save "
+            "it with 8 bits, or as PNG"
+        )
 
 
 def to_rgb_or_rgba(image: Image.Image, stored: str = "") -> Image.Image:
@@ -74,7 +80,9 @@ def to_rgb_or_rgba(image: Image.Image, stored: str = "") -> Image.Image:
     if transparency is None or image.mode in TRANSPARENT:
         return image.convert("RGBA" if image.mode in TRANSPARENT else "RGB")
     if isinstance(transparency, tuple) and (stored == "RGB;16B" or max(transparency) > 255):
-        raise ValueError("16-bit RGB with one transparent colour is not read; save it with an alpha channel")
+        raise ValueError(
+            "16-bit RGB with one transparent colour is not read; save it with an alpha channel"
+        )
     if stored in STORED_BITS and isinstance(transparency, int):
         image = image.copy()
         image.info["transparency"] = transparency * 255 // (2 ** STORED_BITS[stored] - 1)
@@ -89,7 +97,10 @@ def from_grey(image: Image.Image, stored: str) -> Image.Image:
         grey = from_fractions(values)
     elif image.mode == "I":
         if image.format not in HOLD_SIXTEEN:
-            raise ValueError("its pixels are whole numbers of 32 bits, whose range is unknown; save it with 8 or 16 bits")
+            raise ValueError(
+                "its pixels are whole numbers of 32 bits, whose range is unknown; "
+                "save it with 8 or 16 bits"
+            )
         grey = (values >> 8).clip(0, 255).astype(np.uint8)
     else:
         twelve = stored == "I;12" or tags.get(BITS_PER_SAMPLE) in (12, (12,))
@@ -111,7 +122,10 @@ def from_fractions(values: np.ndarray) -> np.ndarray:
     """
     low, high = float(values.min(initial=0.0)), float(values.max(initial=0.0))
     if not (low >= 0.0 and high <= 1.0):  # NaN fails both comparisons
-        raise ValueError(f"its pixels are floating point between {low:g} and {high:g}; expected 0 to 1, or save it with 8 bits")
+        raise ValueError(
+            f"its pixels are floating point between {low:g} and {high:g}; expected 0 "
+            "to 1, or save it with 8 bits"
+        )
     return np.round(255.0 * values.astype(np.float64)).astype(np.uint8)
 
 
@@ -125,8 +139,16 @@ def from_array(array: np.ndarray) -> Image.Image:
     Raises:
       ValueError: if it has another shape, dtype or range.
     """
-    if array.ndim not in (2, 3) or array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4) or not array.size:
-        raise ValueError(f"an array of shape {array.shape} is no image; expected [H, W], or [H, W, C] with C from 1 to 4")
+    if (
+        array.ndim not in (2, 3)
+        or array.ndim == 3
+        and array.shape[2] not in (1, 2, 3, 4)
+        or not array.size
+    ):
+        raise ValueError(
+            f"an array of shape {array.shape} is no image; expected [H, W], or [H, "
+            "W, C] with C from 1 to 4"
+        )
     if array.dtype == np.bool_:
         array = array.astype(np.uint8) * np.uint8(255)
     elif array.dtype.kind == "f":
@@ -134,6 +156,9 @@ def from_array(array: np.ndarray) -> Image.Image:
     elif array.dtype.kind == "u" and array.dtype.itemsize == 2:
         array = (array >> 8).astype(np.uint8)
     elif array.dtype != np.uint8:
-        raise ValueError(f"an array of {array.dtype} is no image; expected uint8, uint16, bool, or floating point in [0, 1]")
+        raise ValueError(
+            f"an array of {array.dtype} is no image; expected uint8, uint16, bool, "
+            "or floating point in [0, 1]"
+        )
     array = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
     return to_rgb_or_rgba(Image.fromarray(np.ascontiguousarray(array)))

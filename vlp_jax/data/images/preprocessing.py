@@ -14,26 +14,34 @@ from vlp_jax.data.images.boxes import View
 if TYPE_CHECKING:
     import jax
 
-RESAMPLING = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR,
-              "lanczos": Image.Resampling.LANCZOS}
+RESAMPLING = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ImagesConfig(Section):
     """Conversion of an image to pixels. The size is the model's (`model.image.image_size`)."""
 
-    # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and pad.
+    # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and
+    # pad.
     resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
-    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"  # training downscales JPEGs by a faster filter
-    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)  # CLIP's, of values in [0, 1]
+    # training downscales JPEGs by a faster filter
+    interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
+    # CLIP's, of values in [0, 1]
+    mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = between((0.26862954, 0.26130258, 0.27577711), 1e-6)
-    # composite: transparent pixels show the background colour. drop: their own, hidden colour, as with Pillow's convert("RGB"), and
-    # so in the loaders of nearly all published recipes.
+    # composite: transparent pixels show the background colour. drop: their own, hidden colour, as
+    # with Pillow's convert("RGB"), and so in the loaders of nearly all published recipes.
     transparency: Literal["composite", "drop"] = "composite"
     background: tuple[int, int, int] = (255, 255, 255)  # behind transparent pixels, sRGB
     crop_to_content: bool = False  # crop a transparent border first; the image stays square
-    content_margin: float = between(0.0, 0.0, 1.0)  # left around the content, as a fraction of its side
-    # Larger images are rejected, not decoded: 8192x6144 takes up to 0.4 GB and 3 s of a core, in each of `data.threads`.
+    # left around the content, as a fraction of its side
+    content_margin: float = between(0.0, 0.0, 1.0)
+    # Larger images are rejected, not decoded: 8192x6144 takes up to 0.4 GB and 3 s of a core, in
+    # each of `data.threads`.
     maximum_pixels: int = between(8192 * 6144, 1)
 
 
@@ -71,7 +79,9 @@ def evaluation_pixels(image: Image.Image, size: int, spec: ImagesConfig) -> np.n
     return np.asarray(composite(image, spec.background))
 
 
-def resized(shape: tuple[int, int], size: int, spec: ImagesConfig) -> tuple[tuple[int, int], tuple[int, int]]:
+def resized(
+    shape: tuple[int, int], size: int, spec: ImagesConfig
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """The geometry of evaluation for an image of `shape` (width, height).
 
     Returns: the shape to which the image is resized, and the corner (left, top) of the square of
@@ -79,19 +89,25 @@ def resized(shape: tuple[int, int], size: int, spec: ImagesConfig) -> tuple[tupl
     """
     width, height = shape
     if spec.resize == "shortest_side_crop":
-        shape = (size, size * height // width) if width <= height else (size * width // height, size)
+        shape = (
+            (size, size * height // width) if width <= height else (size * width // height, size)
+        )
     elif spec.resize == "letterbox":
         scale = max(width, height) / size
         shape = max(1, round(width / scale)), max(1, round(height / scale))
     else:
         shape = size, size
-    left, top = (round((side - size) / 2) if side > size else -((size - side) // 2) for side in shape)
+    left, top = (
+        round((side - size) / 2) if side > size else -((size - side) // 2) for side in shape
+    )
     return shape, (left, top)
 
 
 def evaluation_view(image: Image.Image, size: int, spec: ImagesConfig) -> View:
     """The part of an image that `evaluation_pixels` shows."""
-    left, top, right, bottom = content_box(image, spec.content_margin) if spec.crop_to_content else (0, 0, *image.size)
+    left, top, right, bottom = (
+        content_box(image, spec.content_margin) if spec.crop_to_content else (0, 0, *image.size)
+    )
     sides = right - left, bottom - top
     shape, start = resized(sides, size, spec)
     scale = np.divide(sides, shape)
@@ -101,7 +117,8 @@ def evaluation_view(image: Image.Image, size: int, spec: ImagesConfig) -> View:
 
 
 def without_transparency(image: Image.Image, spec: ImagesConfig) -> Image.Image:
-    """`image` in mode RGB where `spec` drops transparency: transparent pixels then keep their own colours."""
+    """`image` in mode RGB where `spec` drops transparency: transparent pixels then keep their own
+    colours."""
     return image.convert("RGB") if spec.transparency == "drop" else image
 
 
@@ -115,7 +132,8 @@ def composite(image: Image.Image, background: tuple[int, int, int]) -> Image.Ima
 
 
 def crop_to_content(image: Image.Image, margin: float) -> Image.Image:
-    """The smallest centred square around what is not transparent, extended by `margin` of its side on each side.
+    """The smallest centred square around what is not transparent, extended by `margin` of its side
+    on each side.
 
     The image is returned unchanged where nothing is transparent, or everything is.
     """
@@ -124,7 +142,8 @@ def crop_to_content(image: Image.Image, margin: float) -> Image.Image:
 
 
 def content_box(image: Image.Image, margin: float) -> tuple[int, int, int, int]:
-    """The part of an image that `crop_to_content` returns; the complete image where that is unchanged."""
+    """The part of an image that `crop_to_content` returns; the complete image where that is
+    unchanged."""
     alpha = image.getchannel("A") if image.mode == "RGBA" else None
     box = alpha.getbbox() if alpha and alpha.getextrema() != (255, 255) else None
     if box is None:
@@ -138,9 +157,17 @@ def content_box(image: Image.Image, margin: float) -> tuple[int, int, int, int]:
 
 
 @overload
-def normalise(pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray: ...
+def normalise(
+    pixels: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]
+) -> np.ndarray: ...
 @overload
-def normalise(pixels: "jax.Array", mean: tuple[float, ...], std: tuple[float, ...]) -> "jax.Array": ...
-def normalise(pixels: "np.ndarray | jax.Array", mean: tuple[float, ...], std: tuple[float, ...]) -> "np.ndarray | jax.Array":
+def normalise(
+    pixels: "jax.Array", mean: tuple[float, ...], std: tuple[float, ...]
+) -> "jax.Array": ...
+def normalise(
+    pixels: "np.ndarray | jax.Array", mean: tuple[float, ...], std: tuple[float, ...]
+) -> "np.ndarray | jax.Array":
     """uint8 [..., 3] -> float32 (x / 255 - mean) / std. Accepts NumPy and JAX arrays."""
-    return (pixels.astype(np.float32) / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
+    return (
+        pixels.astype(np.float32) / np.float32(255) - np.asarray(mean, np.float32)
+    ) / np.asarray(std, np.float32)

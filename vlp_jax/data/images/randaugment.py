@@ -14,8 +14,22 @@ from PIL import Image, ImageEnhance, ImageOps
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
 
-Operation = Literal["identity", "shear_x", "shear_y", "translate_x", "translate_y", "rotate", "brightness", "colour", "contrast",
-                    "sharpness", "posterize", "solarize", "autocontrast", "equalize"]
+Operation = Literal[
+    "identity",
+    "shear_x",
+    "shear_y",
+    "translate_x",
+    "translate_y",
+    "rotate",
+    "brightness",
+    "colour",
+    "contrast",
+    "sharpness",
+    "posterize",
+    "solarize",
+    "autocontrast",
+    "equalize",
+]
 RANDAUGMENT = get_args(Operation)
 BINS = 31
 Colour = tuple[int, int, int]
@@ -35,8 +49,11 @@ class RandAugmentConfig(Section):
 
 
 def affine(image: Image.Image, matrix: tuple[float, ...], fill: Colour) -> Image.Image:
-    """An affine transform: output pixel (x, y) is the input at (a x + b y + c, d x + e y + f), and `fill` outside."""
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=fill)
+    """An affine transform: output pixel (x, y) is the input at (a x + b y + c, d x + e y + f), and
+    `fill` outside."""
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.NEAREST, fillcolor=fill
+    )
 
 
 def enhanced(kind: Callable) -> Callable:
@@ -44,30 +61,68 @@ def enhanced(kind: Callable) -> Callable:
     return lambda image, magnitude, fill: kind(image).enhance(1.0 + magnitude)
 
 
-# Name -> (operation on (image, magnitude, fill), its magnitudes from the weakest to the strongest, whether a sign is drawn)
+# Name -> (operation on (image, magnitude, fill), its magnitudes from the weakest to the strongest,
+# whether a sign is drawn)
 OPERATIONS: dict[str, tuple[Callable, tuple[float, float], bool]] = {
     "identity": (lambda image, magnitude, fill: image, (0.0, 0.0), False),
-    "shear_x": (lambda image, magnitude, fill: affine(image, (1, magnitude, 0, 0, 1, 0), fill), (0.0, 0.3), True),
-    "shear_y": (lambda image, magnitude, fill: affine(image, (1, 0, 0, magnitude, 1, 0), fill), (0.0, 0.3), True),
-    "translate_x": (lambda image, magnitude, fill: affine(image, (1, 0, -int(magnitude * image.width), 0, 1, 0), fill),
-                    (0.0, 150 / 331), True),
-    "translate_y": (lambda image, magnitude, fill: affine(image, (1, 0, 0, 0, 1, -int(magnitude * image.height)), fill),
-                    (0.0, 150 / 331), True),
-    "rotate": (lambda image, magnitude, fill: image.rotate(magnitude, Image.Resampling.NEAREST, fillcolor=fill),
-               (0.0, 30.0), True),
+    "shear_x": (
+        lambda image, magnitude, fill: affine(image, (1, magnitude, 0, 0, 1, 0), fill),
+        (0.0, 0.3),
+        True,
+    ),
+    "shear_y": (
+        lambda image, magnitude, fill: affine(image, (1, 0, 0, magnitude, 1, 0), fill),
+        (0.0, 0.3),
+        True,
+    ),
+    "translate_x": (
+        lambda image, magnitude, fill: affine(
+            image, (1, 0, -int(magnitude * image.width), 0, 1, 0), fill
+        ),
+        (0.0, 150 / 331),
+        True,
+    ),
+    "translate_y": (
+        lambda image, magnitude, fill: affine(
+            image, (1, 0, 0, 0, 1, -int(magnitude * image.height)), fill
+        ),
+        (0.0, 150 / 331),
+        True,
+    ),
+    "rotate": (
+        lambda image, magnitude, fill: image.rotate(
+            magnitude, Image.Resampling.NEAREST, fillcolor=fill
+        ),
+        (0.0, 30.0),
+        True,
+    ),
     "brightness": (enhanced(ImageEnhance.Brightness), (0.0, 0.9), True),
     "colour": (enhanced(ImageEnhance.Color), (0.0, 0.9), True),
     "contrast": (enhanced(ImageEnhance.Contrast), (0.0, 0.9), True),
     "sharpness": (enhanced(ImageEnhance.Sharpness), (0.0, 0.9), True),
-    "posterize": (lambda image, magnitude, fill: ImageOps.posterize(image, 8 - round(magnitude)), (0.0, 4.0), False),
-    "solarize": (lambda image, magnitude, fill: ImageOps.solarize(image, magnitude), (255.0, 0.0), False),
-    "autocontrast": (lambda image, magnitude, fill: ImageOps.autocontrast(image), (0.0, 0.0), False),
+    "posterize": (
+        lambda image, magnitude, fill: ImageOps.posterize(image, 8 - round(magnitude)),
+        (0.0, 4.0),
+        False,
+    ),
+    "solarize": (
+        lambda image, magnitude, fill: ImageOps.solarize(image, magnitude),
+        (255.0, 0.0),
+        False,
+    ),
+    "autocontrast": (
+        lambda image, magnitude, fill: ImageOps.autocontrast(image),
+        (0.0, 0.0),
+        False,
+    ),
     "equalize": (lambda image, magnitude, fill: ImageOps.equalize(image), (0.0, 0.0), False),
 }
 NAMES = tuple(OPERATIONS)
 
 
-def apply(name: str, image: Image.Image, magnitude: int, negative: bool, fill: Colour) -> Image.Image:
+def apply(
+    name: str, image: Image.Image, magnitude: int, negative: bool, fill: Colour
+) -> Image.Image:
     """One operation on an RGB image.
 
     Args:
@@ -82,7 +137,9 @@ def apply(name: str, image: Image.Image, magnitude: int, negative: bool, fill: C
     return operation(image, -amount if signed and negative else amount, fill)
 
 
-def randaugment(image: Image.Image, spec: RandAugmentConfig, fill: Colour, rng: np.random.Generator) -> Image.Image:
+def randaugment(
+    image: Image.Image, spec: RandAugmentConfig, fill: Colour, rng: np.random.Generator
+) -> Image.Image:
     """`spec.operations` random operations on an RGB image, one after the other.
 
     Each is drawn from `spec.names`, or from all operations if there are none, and applied with the

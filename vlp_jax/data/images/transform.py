@@ -32,7 +32,9 @@ class ImageTransformConfig(Component):
         raise NotImplementedError
 
 
-def transformed(pixels: np.ndarray, transforms: dict[str, ImageTransformConfig], rng: np.random.Generator) -> np.ndarray:
+def transformed(
+    pixels: np.ndarray, transforms: dict[str, ImageTransformConfig], rng: np.random.Generator
+) -> np.ndarray:
     """Pixels after all transforms, in order.
 
     Args:
@@ -46,6 +48,12 @@ def transformed(pixels: np.ndarray, transforms: dict[str, ImageTransformConfig],
     for name, transform in transforms.items():
         shape, pixels = pixels.shape, transform.apply(pixels, rng)
         if not isinstance(pixels, np.ndarray) or pixels.shape != shape or pixels.dtype != np.uint8:
-            found = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
-            raise DataError(f"data.augmentation.transforms.{name}: returned {found}, expected uint8 {shape}")
+            found = (
+                (f"{pixels.dtype} {pixels.shape}")
+                if isinstance(pixels, np.ndarray)
+                else type(pixels).__name__
+            )
+            raise DataError(
+                f"data.augmentation.transforms.{name}: returned {found}, expected uint8 {shape}"
+            )
     return pixels

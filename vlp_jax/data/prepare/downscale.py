@@ -1,4 +1,5 @@
-"""Downscaling of images before they are stored, for data sets with images larger than any model needs."""
+"""Downscaling of images before they are stored, for data sets with images larger than any model
+needs."""
 
 import io
 
@@ -11,7 +12,8 @@ JPEG_QUALITY = 95
 
 
 def downscale_image(data: bytes, size: int, key: str, lossless: bool = False) -> bytes:
-    """The image with a shorter side of `size` pixels and the same aspect; `data` itself if that side is not longer.
+    """The image with a shorter side of `size` pixels and the same aspect; `data` itself if that
+    side is not longer.
 
     Resampling is bicubic with antialiasing, Exif orientation is applied, and transparency is kept.
     A JPEG becomes a JPEG of quality 95, or a PNG if `lossless`; a WebP becomes a lossless WebP; all
@@ -31,7 +33,9 @@ def downscale_image(data: bytes, size: int, key: str, lossless: bool = False) ->
     if min(image.size) <= size:
         return data
     scale = size / min(image.size)
-    width, height = (size if side == min(image.size) else round(side * scale) for side in image.size)
+    width, height = (
+        size if side == min(image.size) else round(side * scale) for side in image.size
+    )
     small = image.resize((width, height), Image.Resampling.BICUBIC)
     small.info = {}
     encoded = io.BytesIO()

@@ -53,7 +53,9 @@ class Encoder:
         try:
             sample, resized = self.source[index], False
             if self.image_size is not None:
-                image = downscale_image(sample.image, self.image_size, sample.key, self.schema.image_format != "keep")
+                image = downscale_image(
+                    sample.image, self.image_size, sample.key, self.schema.image_format != "keep"
+                )
                 resized = image is not sample.image
                 sample = dataclasses.replace(sample, image=image)
             return Encoded(self.schema.encode(sample), resized=resized)
@@ -61,7 +63,9 @@ class Encoder:
             return Encoded(None, error)
 
 
-def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.AbstractContextManager[Iterator[Encoded]]:
+def encode_from(
+    encoder: Encoder, first: int, workers: int
+) -> contextlib.AbstractContextManager[Iterator[Encoded]]:
     """A context with an iterator over all samples from `first` on, in order.
 
     The worker processes end when the context is left.
@@ -76,7 +80,8 @@ def encode_from(encoder: Encoder, first: int, workers: int) -> contextlib.Abstra
 
 def _in_processes(encoder: Encoder, first: int, workers: int) -> Generator[Encoded, None, None]:
     context = multiprocessing.get_context("spawn")
-    stopped = context.RawValue(ctypes.c_bool, False)  # not an Event: a dying worker could hold its lock
+    # not an Event: a dying worker could hold its lock
+    stopped = context.RawValue(ctypes.c_bool, False)
     executor = ProcessPoolExecutor(workers, context, _start_worker, (encoder, stopped))
     starts, waiting = iter(range(first, len(encoder.source), CHUNK)), collections.deque()
     try:
@@ -92,11 +97,16 @@ def _in_processes(encoder: Encoder, first: int, workers: int) -> Generator[Encod
                 break
             yield from done
     except BrokenProcessPool as error:
-        raise DataError(f"{encoder.source.spec}: a worker process died, perhaps for want of memory; run the same command "
-                        f"again to go on, with fewer than --workers={workers}") from error
+        raise DataError(
+            f"{encoder.source.spec}: a worker process died, perhaps for want of "
+            "memory; run the same command again to go on, with fewer than "
+            f"--workers={workers}"
+        ) from error
     finally:
-        stopped.value = True  # after an early exit, running tasks stop, because their results are not needed
-        executor.shutdown(cancel_futures=True)  # no worker is killed: waiting for one killed while it sends would never end
+        # after an early exit, running tasks stop, because their results are not needed
+        stopped.value = True
+        # no worker is killed: waiting for one killed while it sends would never end
+        executor.shutdown(cancel_futures=True)
 
 
 _encoder: Encoder  # of this process, where it is a worker

@@ -46,8 +46,12 @@ def encode_image(data: bytes, image_format: str, key: str) -> bytes:
 
 
 def metadata_of(sample: Sample) -> dict[str, Any]:
-    """The metadata by stored name: fields called `key`, `captions`, ... become `source_key`, `source_captions`, ..."""
-    return {f"source_{name}" if name in RESERVED else name: value for name, value in sample.metadata.items()}
+    """The metadata by stored name: fields called `key`, `captions`, ... become `source_key`,
+    `source_captions`, ..."""
+    return {
+        f"source_{name}" if name in RESERVED else name: value
+        for name, value in sample.metadata.items()
+    }
 
 
 def _kind(value: Any) -> str:
@@ -120,7 +124,9 @@ class Schema:
         try:
             return encode_example(fields)
         except UnicodeEncodeError as error:
-            raise SampleError(Reason.DAMAGED_TEXT, sample.key, f"a field holds half a character: {error.reason}") from error
+            raise SampleError(
+                Reason.DAMAGED_TEXT, sample.key, f"a field holds half a character: {error.reason}"
+            ) from error
 
     def _values(self, key: str, name: str, kind: str, value: Any) -> list:
         if kind == "json":
@@ -131,7 +137,9 @@ class Schema:
         if kind == "number" and found == "integer":
             return [float(value)]
         if found != kind:
-            raise SampleError(Reason.WRONG_TYPE, key, f"its field {name!r} is {found}, elsewhere {kind}")
+            raise SampleError(
+                Reason.WRONG_TYPE, key, f"its field {name!r} is {found}, elsewhere {kind}"
+            )
         return value if kind == "texts" else [value]
 
     def features(self) -> dict:
@@ -182,5 +190,7 @@ def survey(samples: Iterable[Sample], complete: bool, image_format: str) -> Sche
     for name, times in present.items():
         if times < count:
             seen[name].add("none")
-    kinds = {name: _KIND_OF_SEVERAL.get(frozenset(found), "json") for name, found in sorted(seen.items())}
+    kinds = {
+        name: _KIND_OF_SEVERAL.get(frozenset(found), "json") for name, found in sorted(seen.items())
+    }
     return Schema(kinds, several, image_format, named, files)

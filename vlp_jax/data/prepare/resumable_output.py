@@ -1,4 +1,5 @@
-"""An output folder that is written shard by shard, so that a stopped command can resume with the next shard."""
+"""An output folder that is written shard by shard, so that a stopped command can resume with the
+next shard."""
 
 import fcntl
 import json
@@ -54,16 +55,22 @@ class ResumableOutput:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        """Closes the folder and keeps complete shards; after an error it removes a folder without any."""
-        if kind is not None and not any(entry["count"] for entries in self.shards.values() for entry in entries):
+        """Closes the folder and keeps complete shards; after an error it removes a folder without
+        any."""
+        if kind is not None and not any(
+            entry["count"] for entries in self.shards.values() for entry in entries
+        ):
             shutil.rmtree(self.folder, ignore_errors=True)
         self.close()
 
     def _take_up(self, plan: dict[str, Any]) -> None:
         lines = self._read()
         if len(lines) > 1 and lines[0] != plan:
-            raise ConfigError(f"{self.folder} holds {len(lines) - 1} shard(s) of another command ({difference(lines[0], plan)}); "
-                              "give that command again to go on with them, or remove the folder to start over")
+            raise ConfigError(
+                f"{self.folder} holds {len(lines) - 1} shard(s) of another command "
+                f"({difference(lines[0], plan)}); give that command again to go on "
+                "with them, or remove the folder to start over"
+            )
         entries = lines[1:] if lines and lines[0] == plan else []
         self.shards = {split: [] for split in plan["splits"]}
         for entry in entries:
@@ -102,7 +109,9 @@ class ResumableOutput:
             fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.close()
-            raise ConfigError(f"{self.folder} is being written by another process; wait for it, or stop it") from None
+            raise ConfigError(
+                f"{self.folder} is being written by another process; wait for it, or stop it"
+            ) from None
         except OSError:  # some network file systems have no locks
             pass
 

@@ -1,4 +1,5 @@
-"""Writer of sources to a folder of ArrayRecord shards in the layout of TFDS, without TFDS and TensorFlow."""
+"""Writer of sources to a folder of ArrayRecord shards in the layout of TFDS, without TFDS and
+TensorFlow."""
 
 import collections
 import contextlib
@@ -50,8 +51,13 @@ class Options:
     workers: int = 1
 
 
-def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name: str | None = None,
-                  options: Options | None = None, progress: Progress = lambda split, done, of: None) -> dict:
+def write_dataset(
+    splits: Mapping[str, Source],
+    output: str | os.PathLike,
+    name: str | None = None,
+    options: Options | None = None,
+    progress: Progress = lambda split, done, of: None,
+) -> dict:
     """Writes `splits` to the new folder `output` and returns its manifest.
 
     `arrayrecord:OUTPUT/SPLIT` and `tfds.builder_from_directory(OUTPUT).as_data_source(SPLIT)` read
@@ -77,22 +83,35 @@ def write_dataset(splits: Mapping[str, Source], output: str | os.PathLike, name:
     name = name or re.sub(r"\W+", "_", output.name.lower())
     for what, given in (("data set", name), *(("split", split) for split in splits)):
         if not re.fullmatch(r"[A-Za-z_]\w*", given, re.ASCII):
-            raise ConfigError(f"{what} name {given!r}: use letters, digits and _, beginning with a letter"
-                              + ("; give it by --name=NAME" if what == "data set" else ""))
+            raise ConfigError(
+                (f"{what} name {given!r}: use letters, digits and _, beginning with a letter")
+                + ("; give it by --name=NAME" if what == "data set" else "")
+            )
     if output.exists():
         raise ConfigError(f"--output={output} exists; name a new folder, or remove that one first")
     try:
         with ResumableOutput(output, name, _plan(splits, name, options)) as unfinished:
             return _write(splits, name, options, unfinished, progress)
     except OSError as error:
-        kept = "; whole shards are kept, run the same command again to resume" if unfinished_folder(output, name).is_dir() else ""
-        raise ConfigError(f"--output={output} cannot be written: {error.strerror or error}{kept}") from error
+        kept = (
+            ("; whole shards are kept, run the same command again to resume")
+            if unfinished_folder(output, name).is_dir()
+            else ""
+        )
+        raise ConfigError(
+            f"--output={output} cannot be written: {error.strerror or error}{kept}"
+        ) from error
 
 
 def _plan(splits: Mapping[str, Source], name: str, options: Options) -> dict[str, Any]:
     """Everything that decides what is written, as values that JSON preserves."""
-    versions = {package: importlib.metadata.version(package) for package in ("array_record", "pillow")}
-    sources = {split: {"source": source.spec, "fingerprint": source.fingerprint()} for split, source in splits.items()}
+    versions = {
+        package: importlib.metadata.version(package) for package in ("array_record", "pillow")
+    }
+    sources = {
+        split: {"source": source.spec, "fingerprint": source.fingerprint()}
+        for split, source in splits.items()
+    }
     given = dataclasses.asdict(options)
     del given["workers"]
     return {"format": FORMAT, "name": name, "versions": versions, "splits": sources, **given}
@@ -102,15 +121,24 @@ def _write(splits, name, options, unfinished, progress) -> dict:
     schema = _survey_all(splits, options.image_format)
     written = {}
     for split, source in splits.items():
-        _write_split(name, split, Encoder(source, schema, options.image_size), options, unfinished, progress)
+        _write_split(
+            name, split, Encoder(source, schema, options.image_size), options, unfinished, progress
+        )
         written[split] = _summary(source, unfinished.shards[split])
-    manifest = {"format": FORMAT, "name": name, "image_format": options.image_format, "image_size": options.image_size,
-                "fields": schema.kinds, "splits": written}
+    manifest = {
+        "format": FORMAT,
+        "name": name,
+        "image_format": options.image_format,
+        "image_size": options.image_size,
+        "fields": schema.kinds,
+        "splits": written,
+    }
     _write_json(unfinished.data / "features.json", schema.features())
     _write_json(unfinished.data / "dataset_info.json", _dataset_info(name, written))
     _write_json(unfinished.data / "manifest.json", manifest)
     for split in splits:
-        ArrayRecordSource(unfinished.data, split)  # raises if a shard differs from what should have been written
+        # raises if a shard differs from what should have been written
+        ArrayRecordSource(unfinished.data, split)
     unfinished.finish()
     return manifest
 
@@ -123,11 +151,16 @@ def _survey_all(splits: Mapping[str, Source], image_format: str) -> Schema:
                 with contextlib.suppress(SampleError):
                     yield source[index]
 
-    return survey(spread(), all(len(source) <= SURVEYED for source in splits.values()), image_format)
+    return survey(
+        spread(), all(len(source) <= SURVEYED for source in splits.values()), image_format
+    )
 
 
 def _write_split(name, split, encoder, options, unfinished, progress) -> None:
-    """Writes the missing shards of a split. A shard holds its part of the source's samples, without the bad ones."""
+    """Writes the missing shards of a split.
+
+    A shard holds its part of the source's samples, without the bad ones.
+    """
     samples, whole = len(encoder.source), len(unfinished.shards[split])
     shards = min(options.shards or max(1, -(-samples // SAMPLES_A_SHARD)), samples)
     edges = [samples * shard // shards for shard in range(shards + 1)]
@@ -136,16 +169,28 @@ def _write_split(name, split, encoder, options, unfinished, progress) -> None:
     with encode_from(encoder, edges[whole], options.workers) as encoded:
         for shard in range(whole, shards):
             path = unfinished.data / shard_name(name, split, shard, shards)
-            entry = _write_shard(path, itertools.islice(encoded, edges[shard + 1] - edges[shard]), options.compression,
-                                 lambda done, before=edges[shard]: progress(split, before + done, samples))
+            entry = _write_shard(
+                path,
+                itertools.islice(encoded, edges[shard + 1] - edges[shard]),
+                options.compression,
+                lambda done, before=edges[shard]: progress(split, before + done, samples),
+            )
             unfinished.add({"split": split, **entry})
 
 
-def _write_shard(path: pathlib.Path, encoded: Iterator[Encoded], compression: str, progress: Callable[[int], None]) -> dict:
-    """Writes a file that gets its name only when it is complete, and returns its entry in the progress file."""
+def _write_shard(
+    path: pathlib.Path,
+    encoded: Iterator[Encoded],
+    compression: str,
+    progress: Callable[[int], None],
+) -> dict:
+    """Writes a file that gets its name only when it is complete, and returns its entry in the
+    progress file."""
     skipped, keys, count, size, resized = collections.Counter(), [], 0, 0, 0
     temporary = path.with_suffix(".writing")
-    writer = array_record_module.ArrayRecordWriter(str(temporary), f"group_size:1,{COMPRESSIONS[compression]}")
+    writer = array_record_module.ArrayRecordWriter(
+        str(temporary), f"group_size:1,{COMPRESSIONS[compression]}"
+    )
     try:
         for done, item in enumerate(encoded, start=1):
             if item.record is not None:
@@ -160,8 +205,16 @@ def _write_shard(path: pathlib.Path, encoded: Iterator[Encoded], compression: st
     with open(temporary, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     os.replace(temporary, path)
-    return {"file": path.name, "count": count, "bytes": size, "sha256": digest, "size": path.stat().st_size,
-            "resized": resized, "skipped": skipped, "skipped_samples": keys}
+    return {
+        "file": path.name,
+        "count": count,
+        "bytes": size,
+        "sha256": digest,
+        "size": path.stat().st_size,
+        "resized": resized,
+        "skipped": skipped,
+        "skipped_samples": keys,
+    }
 
 
 def _close(writer: array_record_module.ArrayRecordWriter) -> None:
@@ -176,8 +229,12 @@ def _summary(source: Source, shards: list[dict]) -> dict:
     total = sum(shard["count"] for shard in shards)
     keys = [key for shard in shards for key in shard["skipped_samples"]]
     if total == 0:
-        raise DataError(f"{source.spec}: none of its {len(source)} samples is good; the first: {keys[0]}")
-    skipped = sum((collections.Counter(shard["skipped"]) for shard in shards), collections.Counter())
+        raise DataError(
+            f"{source.spec}: none of its {len(source)} samples is good; the first: {keys[0]}"
+        )
+    skipped = sum(
+        (collections.Counter(shard["skipped"]) for shard in shards), collections.Counter()
+    )
     return {
         "source": source.spec,
         "fingerprint": source.fingerprint(),
@@ -187,8 +244,12 @@ def _summary(source: Source, shards: list[dict]) -> dict:
         "skipped": dict(sorted(skipped.items())),
         "skipped_samples": keys[:LISTED],
         "left_out": dict(source.left_out) if isinstance(source, LeavesOut) else {},
-        "checksum": hashlib.sha256("".join(shard["sha256"] for shard in shards).encode()).hexdigest(),
-        "shards": [{key: shard[key] for key in ("file", "count", "bytes", "sha256")} for shard in shards],
+        "checksum": hashlib.sha256(
+            "".join(shard["sha256"] for shard in shards).encode()
+        ).hexdigest(),
+        "shards": [
+            {key: shard[key] for key in ("file", "count", "bytes", "sha256")} for shard in shards
+        ],
     }
 
 

@@ -1,4 +1,5 @@
-"""ArrayRecord folders in the layout of TFDS, written by `python -m vlp_jax.prepare` or by TFDS itself.
+"""ArrayRecord folders in the layout of TFDS, written by `python -m vlp_jax.prepare` or by TFDS
+itself.
 
 dataset_info.json holds the splits and the number of records of every shard, features.json the type
 of every field, and NAME-SPLIT.array_record-00000-of-00004 the records (tf.train.Example). `prepare`
@@ -55,7 +56,9 @@ def check_shards(paths: list[str], lengths: list[int], spec: str) -> list[int]:
       DataError: if a shard is missing or damaged, or has another number of records.
     """
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        return list(pool.map(lambda path, length: _check_shard(path, length, paths, spec), paths, lengths))
+        return list(
+            pool.map(lambda path, length: _check_shard(path, length, paths, spec), paths, lengths)
+        )
 
 
 def _open(path: str):
@@ -65,9 +68,14 @@ def _open(path: str):
 
 
 def readers_kept() -> int:
-    """Number of readers that a process keeps open. Each one has an open file and takes 10 bytes a record."""
+    """Number of readers that a process keeps open.
+
+    Each one has an open file and takes 10 bytes a record.
+    """
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return MOST_READERS if limit == resource.RLIM_INFINITY else max(16, min(MOST_READERS, limit // 2))
+    return (
+        MOST_READERS if limit == resource.RLIM_INFINITY else max(16, min(MOST_READERS, limit // 2))
+    )
 
 
 def _check_shard(path: str, length: int, paths: list[str], spec: str) -> int:
@@ -108,15 +116,23 @@ class ArrayRecordSource:
         self.spec = spec or f"arrayrecord:{directory}/{split}"
         info = read_json(join(directory, "dataset_info.json"), self.spec)
         if info.get("fileFormat") != "array_record":
-            raise DataError(f"{self.spec}: written as {info.get('fileFormat', 'tfrecord')}; only array_record is read")
+            raise DataError(
+                f"{self.spec}: written as {info.get('fileFormat', 'tfrecord')}; only "
+                "array_record is read"
+            )
         splits = {entry["name"]: entry for entry in info.get("splits", ())}
         if split not in splits:
-            raise DataError(f"{self.spec}: no split {split!r}; splits: {', '.join(splits) or 'none'}")
+            raise DataError(
+                f"{self.spec}: no split {split!r}; splits: {', '.join(splits) or 'none'}"
+            )
         self.split = split
         self.lengths = [int(length) for length in splits[split].get("shardLengths", ())]
         template = splits[split].get("filepathTemplate", TEMPLATE)
         count = len(self.lengths)
-        self.paths = [join(directory, shard_name(info["name"], split, i, count, template)) for i in range(count)]
+        self.paths = [
+            join(directory, shard_name(info["name"], split, i, count, template))
+            for i in range(count)
+        ]
         self.starts = np.cumsum([0, *self.lengths])
         manifest = read_manifest(directory, self.spec)
         self._check_manifest(manifest)
@@ -135,7 +151,9 @@ class ArrayRecordSource:
             record = self._reader(shard).read([index - int(self.starts[shard])])[0]
             values = decode_example(record)
         except (ValueError, RuntimeError, IndexError) as error:
-            raise SampleError(Reason.DAMAGED_RECORD, name, f"damaged record in {self.paths[shard]}: {error}") from error
+            raise SampleError(
+                Reason.DAMAGED_RECORD, name, f"damaged record in {self.paths[shard]}: {error}"
+            ) from error
         return self.fields.sample(name, values)
 
     def fingerprint(self) -> str:
@@ -148,14 +166,22 @@ class ArrayRecordSource:
         if shards is None:
             return
         listed = {shard["file"]: shard["count"] for shard in shards}
-        expected = {os.path.basename(path): length for path, length in zip(self.paths, self.lengths, strict=True)}
+        expected = {
+            os.path.basename(path): length
+            for path, length in zip(self.paths, self.lengths, strict=True)
+        }
         for name in expected | listed:
             if listed.get(name) != expected.get(name):
-                raise DataError(f"{self.spec}: manifest.json lists {listed.get(name, 'no')} records in {name}, dataset_info.json "
-                                f"{expected.get(name, 'none')}; the files are not of one run of prepare, which must run again")
+                raise DataError(
+                    f"{self.spec}: manifest.json lists {listed.get(name, 'no')} "
+                    f"records in {name}, dataset_info.json "
+                    f"{expected.get(name, 'none')}; the files are not of one run of "
+                    "prepare, which must run again"
+                )
 
     def _reader(self, shard: int):
-        if self._process != os.getpid():  # a forked process must not use the threads and files of its parent
+        # a forked process must not use the threads and files of its parent
+        if self._process != os.getpid():
             self.__setstate__({})
         with self._lock:
             if shard not in self._readers:
@@ -164,7 +190,8 @@ class ArrayRecordSource:
                     raise DataError(f"{self.spec}: {self.paths[shard]} can no longer be read")
                 self._readers[shard] = reader
                 if len(self._readers) > readers_kept():
-                    self._readers.popitem(last=False)  # another thread may still read from it; it closes after that
+                    # another thread may still read from it; it closes after that
+                    self._readers.popitem(last=False)
             self._readers.move_to_end(shard)
             return self._readers[shard]
 
@@ -173,7 +200,9 @@ class ArrayRecordSource:
         return {name: value for name, value in self.__dict__.items() if name not in own}
 
     def __setstate__(self, state):
-        self.__dict__.update(state, _readers=OrderedDict(), _lock=threading.Lock(), _process=os.getpid())
+        self.__dict__.update(
+            state, _readers=OrderedDict(), _lock=threading.Lock(), _process=os.getpid()
+        )
 
 
 def open_arrayrecord(rest: str) -> ArrayRecordSource:
@@ -187,5 +216,7 @@ def open_arrayrecord(rest: str) -> ArrayRecordSource:
     whole = os.path.expanduser(rest.rstrip("/"))
     directory, _, split = whole.rpartition("/")
     if not directory or size_or_none(join(whole, "dataset_info.json")) is not None:
-        raise DataError(f"arrayrecord:{rest}: write DIR/SPLIT, such as arrayrecord:{rest.rstrip('/')}/train")
+        raise DataError(
+            f"arrayrecord:{rest}: write DIR/SPLIT, such as arrayrecord:{rest.rstrip('/')}/train"
+        )
     return ArrayRecordSource(directory, split, spec=f"arrayrecord:{rest}")

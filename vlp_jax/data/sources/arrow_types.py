@@ -16,7 +16,8 @@ def is_image(kind: Any) -> bool:
 
 
 def is_path(kind: Any) -> bool:
-    """Whether a type is text, or a struct with a text field `path`: either may name an image file."""
+    """Whether a type is text, or a struct with a text field `path`: either may name an image
+    file."""
     from pyarrow import types
 
     if types.is_struct(kind):
@@ -28,8 +29,13 @@ def is_list(kind: Any) -> bool:
     """Whether a type is a list, of variable or fixed length."""
     from pyarrow import types
 
-    return (types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) or types.is_list_view(kind)
-            or types.is_large_list_view(kind))
+    return (
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_fixed_size_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+    )
 
 
 def is_text(kind: Any) -> bool:
@@ -41,14 +47,23 @@ def is_text(kind: Any) -> bool:
 
     if is_list(kind) or types.is_dictionary(kind):
         return is_text(kind.value_type)
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind) or types.is_null(kind)
+    return (
+        types.is_string(kind)
+        or types.is_large_string(kind)
+        or types.is_string_view(kind)
+        or types.is_null(kind)
+    )
 
 
 def has_fields(kind: Any) -> bool:
     """Whether a type is a struct or a map, or a list of them."""
     from pyarrow import types
 
-    return has_fields(kind.value_type) if is_list(kind) else types.is_struct(kind) or types.is_map(kind)
+    return (
+        has_fields(kind.value_type)
+        if is_list(kind)
+        else types.is_struct(kind) or types.is_map(kind)
+    )
 
 
 def holds_bytes(kind: Any) -> bool:
@@ -80,13 +95,18 @@ def class_names(metadata: bytes) -> dict[str, Any]:
     """
     try:
         features = json.loads(metadata)["info"]["features"]
-        return {column: names for column, feature in features.items() if (names := _names_in(feature))}
+        return {
+            column: names for column, feature in features.items() if (names := _names_in(feature))
+        }
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         return {}
 
 
 def _names_in(feature: Any) -> Any:
-    """The names of a class label, or those of a feature's fields by name. A list feature counts as its items."""
+    """The names of a class label, or those of a feature's fields by name.
+
+    A list feature counts as its items.
+    """
     if isinstance(feature, list):
         return _names_in(feature[0]) if feature else None
     if not isinstance(feature, dict):
@@ -112,13 +132,25 @@ def with_names(value: Any, names: Any) -> Any:
     if isinstance(value, list | tuple):
         return [with_names(item, names) for item in value]
     if isinstance(names, dict):
-        return {key: with_names(item, names.get(key)) for key, item in value.items()} if isinstance(value, dict) else value
+        return (
+            {key: with_names(item, names.get(key)) for key, item in value.items()}
+            if isinstance(value, dict)
+            else value
+        )
     if names is None or not isinstance(value, int) or isinstance(value, bool):
         return value
     return names[value] if 0 <= value < len(names) else None
 
 
 def by_path(names: dict[str, Any]) -> dict[str, list[str]]:
-    """The names of class labels in one level; a nested label has its path, joined by dots, as its key."""
-    nested = {name: by_path(inner) if isinstance(inner, dict) else {"": inner} for name, inner in names.items()}
-    return {f"{name}.{rest}".rstrip("."): found for name, inner in nested.items() for rest, found in inner.items()}
+    """The names of class labels in one level; a nested label has its path, joined by dots, as its
+    key."""
+    nested = {
+        name: by_path(inner) if isinstance(inner, dict) else {"": inner}
+        for name, inner in names.items()
+    }
+    return {
+        f"{name}.{rest}".rstrip("."): found
+        for name, inner in nested.items()
+        for rest, found in inner.items()
+    }

@@ -32,7 +32,8 @@ def name_format(data: Any) -> str | None:
 
 
 def guess_format(head: bytes) -> str | None:
-    """Which of the two formats a file of several lines has, judged by its first bytes; None for any other."""
+    """Which of the two formats a file of several lines has, judged by its first bytes; None for any
+    other."""
     if b'"images"' not in head:
         return None
     if b'"sentences"' in head and b'"filename"' in head:
@@ -44,12 +45,16 @@ def how_to_convert(path: str, name: str) -> str:
     """Message that names the format of a file and the command that converts it to lines."""
     split = " --split=test" if name == KARPATHY else ""
     output = shlex.quote(f"{os.path.splitext(os.path.basename(path))[0]}.jsonl")
-    return (f"{path}: is {name}, one JSON object for all images; make a line of each image: python -m vlp_jax.prepare "
-            f"--convert={shlex.quote(path)} --output={output}{split}, then read jsonl:{output}?root=FOLDER, where the images lie")
+    return (
+        f"{path}: is {name}, one JSON object for all images; make a line of each image: python "
+        f"-m vlp_jax.prepare --convert={shlex.quote(path)} --output={output}{split}, then read "
+        f"jsonl:{output}?root=FOLDER, where the images lie"
+    )
 
 
 def convert(path: str, split: str | None = None) -> Iterator[dict[str, Any]]:
-    """One row for each image that has captions, in order: `image`, `caption` (a list) and other fields of the image.
+    """One row for each image that has captions, in order: `image`, `caption` (a list) and other
+    fields of the image.
 
     Args:
       path: the JSON file.
@@ -65,11 +70,18 @@ def convert(path: str, split: str | None = None) -> Iterator[dict[str, Any]]:
         raise DataError(f"{path}: is not JSON: {error}") from error
     name = name_format(data)
     if name is None:
-        raise DataError(f"{path}: is neither {COCO} (images and annotations) nor {KARPATHY} (images with sentences)")
+        raise DataError(
+            f"{path}: is neither {COCO} (images and annotations) nor {KARPATHY} "
+            "(images with sentences)"
+        )
     if name == COCO and split is not None:
         raise ConfigError(f"--split={split}: {path} is {COCO}, which has no splits")
     try:
-        yield from _coco(data["images"], data["annotations"]) if name == COCO else _karpathy(path, data["images"], split)
+        yield from (
+            _coco(data["images"], data["annotations"])
+            if name == COCO
+            else _karpathy(path, data["images"], split)
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: an image or a caption lacks a field: {error}") from error
 
@@ -90,4 +102,8 @@ def _karpathy(path: str, images: list[dict], split: str | None) -> Iterator[dict
     for image in images:
         if split in (None, image.get("split")):
             name = posixpath.join(image.get("filepath") or "", image["filename"])
-            yield {"image": name, "caption": [sentence["raw"] for sentence in image["sentences"]], "split": image.get("split")}
+            yield {
+                "image": name,
+                "caption": [sentence["raw"] for sentence in image["sentences"]],
+                "split": image.get("split"),
+            }

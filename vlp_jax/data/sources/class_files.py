@@ -1,4 +1,5 @@
-"""Class names and prompts in text files next to tars or one folder above, in the layout of CLIP_benchmark.
+"""Class names and prompts in text files next to tars or one folder above, in the layout of
+CLIP_benchmark.
 
 `classnames.txt` has one class name a line, that of class 0 first.
 `zeroshot_classification_templates.txt` has one prompt a line, in which `{c}` is the class.
@@ -16,7 +17,9 @@ CLASS_NAMES, TEMPLATES = "classnames.txt", "zeroshot_classification_templates.tx
 
 
 def lines_of(data: bytes, path: str) -> list[str]:
-    """The lines of a text file, with or without a byte order mark or CR LF. Blank lines at the end are left out.
+    """The lines of a text file, with or without a byte order mark or CR LF.
+
+    Blank lines at the end are left out.
 
     Args:
       data: the content of the file.
@@ -60,7 +63,11 @@ def _first(folders: Sequence[str], name: str) -> tuple[str, list[str]]:
 
 
 def _above(folder: str) -> str:
-    return folder_of(folder.rstrip("/")) if scheme_of(folder) else os.path.dirname(os.path.abspath(folder))
+    return (
+        folder_of(folder.rstrip("/"))
+        if scheme_of(folder)
+        else os.path.dirname(os.path.abspath(folder))
+    )
 
 
 def _template(line: str, path: str) -> str:

@@ -1,4 +1,5 @@
-"""Common parts of the tabular kinds: the columns that make a sample, and the image files that rows name."""
+"""Common parts of the tabular kinds: the columns that make a sample, and the image files that rows
+name."""
 
 import dataclasses
 import os
@@ -8,7 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from vlp_jax.data.samples import IMAGE_ALONE, TEXT_ALONE, Reason, Sample, SampleError, check_captions
+from vlp_jax.data.samples import (
+    IMAGE_ALONE,
+    TEXT_ALONE,
+    Reason,
+    Sample,
+    SampleError,
+    check_captions,
+)
 from vlp_jax.data.sources.file_patterns import WEB, short_names, without_query
 from vlp_jax.data.sources.filesystem import MissingFileError, folder_of, join, read_file, scheme_of
 from vlp_jax.data.sources.local_files import NotRegularError, local_path
@@ -22,7 +30,8 @@ FILE_OPTIONS = (*OPTIONS, "root")  # of kinds whose rows name image files
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
-    """Which columns of a row are its image and its captions, and which prompts the captions are put in.
+    """Which columns of a row are its image and its captions, and which prompts the captions are put
+    in.
 
     A dot reaches into a nested field: `captions.text` of `{"captions": {"text": [...]}}` or of
     `{"captions": [{"text": ...}, ...]}`. Several caption columns, lists in them, and several
@@ -34,7 +43,13 @@ class Columns:
     prompts: tuple[str, ...] = ("{}",)
 
     @classmethod
-    def of(cls, options: Options, spec: str, captions: tuple[str, ...] = ("caption",), image: str = "image") -> "Columns":
+    def of(
+        cls,
+        options: Options,
+        spec: str,
+        captions: tuple[str, ...] = ("caption",),
+        image: str = "image",
+    ) -> "Columns":
         """The columns that `?image=..&caption=..&prompt=..` names.
 
         Args:
@@ -67,8 +82,12 @@ class Columns:
                 if name not in present and name.split(".")[0] not in present:
                     listed = ", ".join(present)
                     alone = TEXT_ALONE if option == "image" else IMAGE_ALONE
-                    more = f"; {alone}" if name == option else ""  # the default column: the data may have none of its kind
-                    raise DataError(f"{place}: no column {name!r} (columns: {listed}); name the right one: ?{option}=COLUMN{more}")
+                    # the default column: the data may have none of its kind
+                    more = f"; {alone}" if name == option else ""
+                    raise DataError(
+                        f"{place}: no column {name!r} (columns: {listed}); name the "
+                        f"right one: ?{option}=COLUMN{more}"
+                    )
 
     def used(self) -> set[str]:
         """Image and caption columns, and the columns that they are nested in."""
@@ -78,9 +97,12 @@ class Columns:
     def of_image_alone(self, column: str) -> bool:
         """Whether this column contains the image and no caption."""
         return column in (self.image, self.image.split(".")[0]) and not any(
-            column in (name, name.split(".")[0]) for name in self.captions)
+            column in (name, name.split(".")[0]) for name in self.captions
+        )
 
-    def sample(self, key: str, row: Mapping[str, Any], image: bytes | None, image_file: str = "") -> Sample:
+    def sample(
+        self, key: str, row: Mapping[str, Any], image: bytes | None, image_file: str = ""
+    ) -> Sample:
         """The sample of a row. The columns that are neither image nor caption are its metadata.
 
         Args:
@@ -93,10 +115,14 @@ class Columns:
           SampleError: if the image is missing or empty, or the captions cannot be used.
         """
         if not image:
-            raise SampleError(Reason.MISSING_IMAGE, key, "has no image" if image is None else "its image is empty")
+            raise SampleError(
+                Reason.MISSING_IMAGE, key, "has no image" if image is None else "its image is empty"
+            )
         return self.described(key, row, image, image_file)
 
-    def described(self, key: str, row: Mapping[str, Any], image: bytes = b"", image_file: str = "") -> Sample:
+    def described(
+        self, key: str, row: Mapping[str, Any], image: bytes = b"", image_file: str = ""
+    ) -> Sample:
         """The same as `sample`, but the image may be left out."""
         used = self.used()
         captions = self.captions_of(key, row)
@@ -109,7 +135,9 @@ class Columns:
         Raises:
           SampleError: as `check_captions`.
         """
-        return self.prompted(check_captions([(name, pick(row, name)) for name in self.captions], key))
+        return self.prompted(
+            check_captions([(name, pick(row, name)) for name in self.captions], key)
+        )
 
     def prompted(self, captions: dict[str, str]) -> dict[str, str]:
         """The captions with their columns, put in every prompt."""
@@ -161,7 +189,9 @@ def _read(folder: str, name: str, key: str, hint: str = "") -> bytes:
         reason = Reason.MISSING_IMAGE if os.path.isdir(path) else Reason.FORBIDDEN_PATH
         raise SampleError(reason, key, f"its image {name!r} is {error.what}, not a file") from error
     except MissingFileError as error:
-        raise SampleError(Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}{hint}") from error
+        raise SampleError(
+            Reason.MISSING_IMAGE, key, f"its image {name!r} is missing from {folder}{hint}"
+        ) from error
 
 
 def image_name(folder: str, name: Any, key: str) -> str:
@@ -177,22 +207,35 @@ def image_name(folder: str, name: Any, key: str) -> str:
     try:
         os.fsencode(name)
     except UnicodeEncodeError:
-        raise SampleError(Reason.DAMAGED_TEXT, key, f"its image path {name!r} holds half a character") from None
+        raise SampleError(
+            Reason.DAMAGED_TEXT, key, f"its image path {name!r} holds half a character"
+        ) from None
     if "\0" in name:
         raise SampleError(Reason.FORBIDDEN_PATH, key, f"{name!r} is no path")
     name = local_path(name) or name
     inside = name_inside(folder, name)
     if inside is None and scheme_of(name) in WEB and not scheme_of(folder):
-        raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image is the URL {name!r}, and images are read from files: download "
-                          "them into a folder that ?root=FOLDER names")
+        raise SampleError(
+            Reason.FORBIDDEN_PATH,
+            key,
+            f"its image is the URL {name!r}, and images "
+            "are read from files: download "
+            "them into a folder that ?root=FOLDER names",
+        )
     if inside is None:
-        raise SampleError(Reason.FORBIDDEN_PATH, key, f"its image {name!r} lies outside of {folder}; the option ?root=FOLDER names "
-                          "the folder that images may lie in, and that relative paths begin at")
+        raise SampleError(
+            Reason.FORBIDDEN_PATH,
+            key,
+            f"its image {name!r} lies outside of "
+            f"{folder}; the option ?root=FOLDER names "
+            "the folder that images may lie in, and that relative paths begin at",
+        )
     return inside
 
 
 def name_inside(folder: str, name: str) -> str | None:
-    """`name`, relative to `folder` or absolute, as a path relative to `folder`; None if it is outside."""
+    """`name`, relative to `folder` or absolute, as a path relative to `folder`; None if it is
+    outside."""
     if scheme_of(name) and name.startswith(folder.rstrip("/") + "/"):
         name = name[len(folder.rstrip("/")) + 1 :]
     if scheme_of(name):
@@ -205,7 +248,8 @@ def name_inside(folder: str, name: str) -> str | None:
 
 
 class ImageFolders:
-    """The folders of the image files that rows name: the folder of each table, or the option `root`.
+    """The folders of the image files that rows name: the folder of each table, or the option
+    `root`.
 
     Args:
       paths: the tables.
@@ -223,8 +267,14 @@ class ImageFolders:
         self.folders = folders if root is None else [_root(folder, root) for folder in folders]
         for folder in dict.fromkeys(self.folders) if root is not None else ():
             if not scheme_of(folder) and not os.path.isdir(folder):
-                raise DataError(f"{spec}: root: {folder} is no folder; a relative one begins at the folder of its file")
-        self.prefixes = [name.rpartition("/")[0] for name in short_names([f"{folder.rstrip('/')}/x" for folder in self.folders])]
+                raise DataError(
+                    f"{spec}: root: {folder} is no folder; a relative one begins at "
+                    "the folder of its file"
+                )
+        self.prefixes = [
+            name.rpartition("/")[0]
+            for name in short_names([f"{folder.rstrip('/')}/x" for folder in self.folders])
+        ]
 
     def read(self, shard: int, name: Any, key: str) -> tuple[bytes, str]:
         """The bytes of an image that a row names, and its name among the images of all tables.
@@ -242,7 +292,8 @@ class ImageFolders:
         return _read(folder, inside, key, ELSEWHERE), posixpath.join(self.prefixes[shard], inside)
 
     def name(self, shard: int, name: Any) -> str:
-        """The name that `read` returns, without reading the image; empty where there is no such name."""
+        """The name that `read` returns, without reading the image; empty where there is no such
+        name."""
         try:
             return posixpath.join(self.prefixes[shard], image_name(self.folders[shard], name, ""))
         except SampleError:
@@ -250,7 +301,10 @@ class ImageFolders:
 
 
 def _root(folder: str, root: str) -> str:
-    """The root for a table in `folder`. An absolute path without a scheme is on this machine, wherever the table is."""
+    """The root for a table in `folder`.
+
+    An absolute path without a scheme is on this machine, wherever the table is.
+    """
     if scheme_of(root):
         return root
     if not scheme_of(folder) or root.startswith(("/", "~")):

@@ -1,4 +1,5 @@
-"""`csv:PATTERN`: tables with a header, in which one column names image files and one has their captions.
+"""`csv:PATTERN`: tables with a header, in which one column names image files and one has their
+captions.
 
     image,caption,source
     images/0.jpg,a cat,mine
@@ -38,7 +39,8 @@ from vlp_jax.errors import DataError
 QUOTES = ("auto", "csv", "none")
 DELIMITERS = {"tab": "\t", "\\t": "\t"}  # other ways to write a tab
 SELDOM_QUOTED = "\t|"  # delimiters of files that often have no quoted fields
-csv.field_size_limit(1 << 24)  # characters; an open quote would make one field of the rest of the file
+# characters; an open quote would make one field of the rest of the file
+csv.field_size_limit(1 << 24)
 
 
 class NotQuotedError(Exception):
@@ -71,7 +73,9 @@ class Dialect:
         """
         if self.quoted:
             lines = io.StringIO(text, newline="\n")
-            found = next(iter(csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.blanks)), [])
+            found = next(
+                iter(csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.blanks)), []
+            )
         else:
             found = text.rstrip("\r\n").split(self.delimiter)
         return [field.strip() for field in found] if self.blanks else found
@@ -105,18 +109,29 @@ def index_rows(path: str, delimiter: str, quotes: str = "auto") -> Arrays:
     return {**arrays, "dialect": np.array([dialect.quoted, dialect.blanks, line], np.int64)}
 
 
-def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts: RecordStarts) -> None:
-    """Adds the start of every row. Raises DataError, or NotQuotedError if `unsure` whether quotes are those of CSV."""
+def _find_rows(
+    path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts: RecordStarts
+) -> None:
+    """Adds the start of every row.
+
+    Raises DataError, or NotQuotedError if `unsure` whether quotes are those of CSV.
+    """
     # Latin-1 decodes every byte, and quotes, delimiters and line ends have the same bytes in UTF-8.
     text = (line.removeprefix(codecs.BOM_UTF8).decode("latin-1") for line in starts.lines(file))
-    lenient, record, start = dialect.blanks and not unsure, [], 0  # not strict: blanks may follow a closing quote
-    reader = csv.reader(_kept(text, record) if lenient else text, delimiter=dialect.delimiter, skipinitialspace=dialect.blanks,
-                        strict=not lenient)
+    # not strict: blanks may follow a closing quote
+    lenient, record, start = dialect.blanks and not unsure, [], 0
+    reader = csv.reader(
+        _kept(text, record) if lenient else text,
+        delimiter=dialect.delimiter,
+        skipinitialspace=dialect.blanks,
+        strict=not lenient,
+    )
     try:
         for row in reader:
             if row:
                 starts.places.append(start)
-            if unsure and any("\n" in field and dialect.delimiter in field for field in row):  # a quote that swallowed other rows
+            # a quote that swallowed other rows
+            if unsure and any("\n" in field and dialect.delimiter in field for field in row):
                 raise NotQuotedError(reader.line_num)
             if lenient:
                 if len(record) > 1 and "".join(record).count('"') % 2:
@@ -128,9 +143,15 @@ def _find_rows(path: str, dialect: Dialect, unsure: bool, file: BinaryIO, starts
             raise NotQuotedError(reader.line_num) from error
         where = f"{path}: line {reader.line_num}, in the row at byte {start}: {error}"
         if "new-line character" in str(error):
-            raise DataError(f"{where}; lines end in LF or CR LF, not in CR alone (tr '\\r' '\\n' makes them)") from error
-        raise DataError(f"{where}; is a quote left open, or the file cut off? A field with a quote is quoted itself, its quotes "
-                        'doubled: "5"" nails"; where no field is quoted, give ?quotes=none') from error
+            raise DataError(
+                f"{where}; lines end in LF or CR LF, not in CR alone (tr '\\r' '\\n' makes them)"
+            ) from error
+        raise DataError(
+            f"{where}; is a quote left open, or the file cut off? A field with a "
+            "quote is quoted itself, its quotes "
+            'doubled: "5"" nails"; where no field is quoted, give '
+            "?quotes=none"
+        ) from error
 
 
 def _kept(lines: Iterator[str], kept: list[str]) -> Iterator[str]:
@@ -149,7 +170,11 @@ def _blanks_in_header(path: str, delimiter: str) -> bool:
     if delimiter == " ":
         return False
     with open_file(path) as file:
-        header = next((line for line in file if line.strip()), b"").removeprefix(codecs.BOM_UTF8).decode("latin-1")
+        header = (
+            next((line for line in file if line.strip()), b"")
+            .removeprefix(codecs.BOM_UTF8)
+            .decode("latin-1")
+        )
     names = header.rstrip("\r\n").split(delimiter)
     return any(name != name.strip(" ") for name in names)
 
@@ -161,16 +186,35 @@ class CsvSource(TextRows):
       DataError: if a header lacks the image or caption column, or has a name twice.
     """
 
-    def __init__(self, paths: list[str], spec: str, columns: Columns, images: ImageFolders, delimiter: str, quotes: str = "auto"):
+    def __init__(
+        self,
+        paths: list[str],
+        spec: str,
+        columns: Columns,
+        images: ImageFolders,
+        delimiter: str,
+        quotes: str = "auto",
+    ):
         build = functools.partial(index_rows, delimiter=delimiter, quotes=quotes)
-        super().__init__(paths, spec, f"csv-{ord(delimiter)}-{quotes}", columns, images, build, header=1)
+        super().__init__(
+            paths, spec, f"csv-{ord(delimiter)}-{quotes}", columns, images, build, header=1
+        )
         found = [index["dialect"].tolist() for index in self.indexes]
-        self.dialects = [Dialect(delimiter, bool(quoted), bool(blanks)) for quoted, blanks, _ in found]
-        unquoted = [(path, line) for path, (*_, line) in zip(self.paths, found, strict=True) if line]
+        self.dialects = [
+            Dialect(delimiter, bool(quoted), bool(blanks)) for quoted, blanks, _ in found
+        ]
+        unquoted = [
+            (path, line) for path, (*_, line) in zip(self.paths, found, strict=True) if line
+        ]
         if unquoted:
-            (path, line), more = unquoted[0], f" (nor do {len(unquoted) - 1} more files)" if len(unquoted) > 1 else ""
-            notice(f"data note: {path} has no quoted fields, as its line {line} shows{more}: its quotes are read as they are; "
-                   "?quotes=none or csv decides it")
+            (path, line), more = (
+                unquoted[0],
+                (f" (nor do {len(unquoted) - 1} more files)") if len(unquoted) > 1 else "",
+            )
+            notice(
+                f"data note: {path} has no quoted fields, as its line {line} shows{more}: its "
+                "quotes are read as they are; ?quotes=none or csv decides it"
+            )
         self.headers = [self._header(shard) for shard in range(len(self.paths))]
 
     def fields(self, shard: int, key: str, text: str) -> dict[str, str]:
@@ -185,25 +229,36 @@ class CsvSource(TextRows):
             raise SampleError(Reason.DAMAGED_TEXT, key, f"is no row: {error}") from error
         header = self.headers[shard]
         if len(row) != len(header):
-            raise SampleError(Reason.DAMAGED_TEXT, key, f"has {len(row)} fields, the header {len(header)}")
+            raise SampleError(
+                Reason.DAMAGED_TEXT, key, f"has {len(row)} fields, the header {len(header)}"
+            )
         return dict(zip(header, row, strict=True))
 
     def fingerprint(self) -> str:
-        """The hash of `TextRows`; where files have no quoted fields, it includes which files these are."""
+        """The hash of `TextRows`; where files have no quoted fields, it includes which files these
+        are."""
         unquoted = [not dialect.quoted for dialect in self.dialects]
-        return fingerprint_of(super().fingerprint(), unquoted) if any(unquoted) else super().fingerprint()
+        return (
+            fingerprint_of(super().fingerprint(), unquoted)
+            if any(unquoted)
+            else super().fingerprint()
+        )
 
     def _header(self, shard: int) -> list[str]:
         path = self.paths[shard]
         header = self.dialects[shard].fields(self.text(shard, 0, path))
         for name in header:
             if name and header.count(name) > 1:
-                raise DataError(f"{self.spec}: {self.names[shard]}: two columns are called {name!r}")
+                raise DataError(
+                    f"{self.spec}: {self.names[shard]}: two columns are called {name!r}"
+                )
         place = f"{self.spec}: {self.names[shard]}"
         others = [character for character in ";\t|," if len(header) == 1 and character in header[0]]
         if others:
-            raise DataError(f"{place}: has one column, {header[0]!r}; is its delimiter another one? ?delimiter="
-                            f"{others[0] if others[0].isprintable() else 'tab'}")
+            raise DataError(
+                f"{place}: has one column, {header[0]!r}; is its delimiter another "
+                f"one? ?delimiter={others[0] if others[0].isprintable() else 'tab'}"
+            )
         self.columns.check(header, place)
         return header
 
@@ -216,11 +271,22 @@ def open_csv(rest: str) -> CsvSource:
     """
     spec = f"csv:{rest}"
     pattern, options = split_options(rest, "csv", (*FILE_OPTIONS, "delimiter", "quotes"))
-    given = single(options, "delimiter", "\t" if without_query(pattern).endswith(".tsv") else ",", spec)
+    given = single(
+        options, "delimiter", "\t" if without_query(pattern).endswith(".tsv") else ",", spec
+    )
     delimiter, quotes = DELIMITERS.get(given, given), single(options, "quotes", "auto", spec)
     if len(delimiter) != 1 or not delimiter.isascii() or delimiter in '"\r\n':
-        raise DataError(f"{spec}: delimiter {delimiter!r} is not one ASCII character (a tab is %09)")
+        raise DataError(
+            f"{spec}: delimiter {delimiter!r} is not one ASCII character (a tab is %09)"
+        )
     if quotes not in QUOTES:
         raise DataError(f"{spec}: quotes {quotes!r} is not one of {', '.join(QUOTES)}")
     paths = find_files(pattern, "csv", remote=True)
-    return CsvSource(paths, spec, Columns.of(options, spec), ImageFolders(paths, options, spec), delimiter, quotes)
+    return CsvSource(
+        paths,
+        spec,
+        Columns.of(options, spec),
+        ImageFolders(paths, options, spec),
+        delimiter,
+        quotes,
+    )

@@ -28,7 +28,9 @@ def folder(name: str) -> pathlib.Path:
     """
     if name not in SETS:
         raise DataError(f"embedded:{name}: no such set; sets: {', '.join(SETS)}")
-    return pathlib.Path(str(importlib.resources.files("vlp_jax").joinpath("data", DIALOGUES.get(name, name))))
+    return pathlib.Path(
+        str(importlib.resources.files("vlp_jax").joinpath("data", DIALOGUES.get(name, name)))
+    )
 
 
 def open_embedded(rest: str) -> Source:
@@ -39,20 +41,29 @@ def open_embedded(rest: str) -> Source:
     """
     name, _, split = rest.partition("/")
     if name not in SETS or not split:
-        raise DataError(f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}")
+        raise DataError(
+            f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}"
+        )
     questions = DIALOGUES.get(name, name)
     if questions not in QUESTIONS:
         return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")
     path = folder(name) / f"{split}.jsonl.xz"
     if not path.exists():
-        splits = ", ".join(sorted(found.name.removesuffix(".jsonl.xz") for found in folder(name).glob("*.jsonl.xz")))
+        splits = ", ".join(
+            sorted(
+                found.name.removesuffix(".jsonl.xz") for found in folder(name).glob("*.jsonl.xz")
+            )
+        )
         raise DataError(f"embedded:{rest}: no split {split!r}; splits: {splits}")
     kind = dialogue_source if name in DIALOGUES else QuestionSource
-    return kind(open_embedded(f"{QUESTIONS[questions]}/{split}"), read_questions(path), f"embedded:{rest}")
+    return kind(
+        open_embedded(f"{QUESTIONS[questions]}/{split}"), read_questions(path), f"embedded:{rest}"
+    )
 
 
 def captions_by_concept(name: str) -> dict[str, dict[str, str]]:
-    """For every concept (the `hexcode` of a sample) its captions in languages other than English, by language code."""
+    """For every concept (the `hexcode` of a sample) its captions in languages other than English,
+    by language code."""
     table = json.loads(lzma.decompress((folder(name) / "concepts.json.xz").read_bytes()))
     languages = table["captions"]
     return {

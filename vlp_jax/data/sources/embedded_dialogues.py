@@ -1,4 +1,5 @@
-"""Dialogues about the images of another source, made of questions about them: `embedded:emoji_dialogues/train`."""
+"""Dialogues about the images of another source, made of questions about them:
+`embedded:emoji_dialogues/train`."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,7 +9,9 @@ from vlp_jax.data.sources.embedded_vqa import QuestionSource
 FIRST = "what is shown?"
 
 
-def dialogue_source(pictures: Source, questions: Iterable[Mapping[str, str]], spec: str) -> QuestionSource:
+def dialogue_source(
+    pictures: Source, questions: Iterable[Mapping[str, str]], spec: str
+) -> QuestionSource:
     """One sample a turn, as in Das et al. 2017, "Visual Dialog".
 
     The caption of a sample is all previous questions and answers about the image, followed by the

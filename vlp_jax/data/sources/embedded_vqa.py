@@ -28,7 +28,9 @@ class QuestionSource:
         place = {pictures[i].key: i for i in range(len(pictures))}
         missing = [row["image"] for row in rows if row["image"] not in place]
         if missing:
-            raise DataError(f"{spec}: asks about {missing[0]}, which is no image of {pictures.spec}")
+            raise DataError(
+                f"{spec}: asks about {missing[0]}, which is no image of {pictures.spec}"
+            )
         self.places = [place[row["image"]] for row in rows]
 
     def __len__(self) -> int:
@@ -37,12 +39,18 @@ class QuestionSource:
     def __getitem__(self, index: int) -> Sample:
         index = check_index(index, len(self))
         picture, row = self.pictures[self.places[index]], self.rows[index]
-        return Sample(f"{picture.key}?{index}", picture.image, (row["question"],),
-                      {**picture.metadata, "type": row["type"], "answer": row["answer"]})
+        return Sample(
+            f"{picture.key}?{index}",
+            picture.image,
+            (row["question"],),
+            {**picture.metadata, "type": row["type"], "answer": row["answer"]},
+        )
 
     def fingerprint(self) -> str:
         """Hash of the questions and the images."""
-        return fingerprint_of("questions", self.pictures.fingerprint(), [list(row.values()) for row in self.rows])
+        return fingerprint_of(
+            "questions", self.pictures.fingerprint(), [list(row.values()) for row in self.rows]
+        )
 
 
 def read_questions(path: pathlib.Path) -> list[dict[str, str]]:

@@ -1,4 +1,5 @@
-"""File patterns of sources, expanded to sorted paths: `{000000..000331}`, `{a,b}`, `*`, `?`, `[...]`.
+"""File patterns of sources, expanded to sorted paths: `{000000..000331}`, `{a,b}`, `*`, `?`,
+`[...]`.
 
 An existing file whose name equals the pattern is used as it is. `%7B` and `%7D` are braces that
 belong to a name.
@@ -31,7 +32,10 @@ def expand_braces(pattern: str) -> list[str]:
     match = _INNERMOST.search(pattern)
     if match is None:
         if "{" in pattern or "}" in pattern:
-            raise DataError(f"{pattern}: a brace is left open; write %7B and %7D for braces that belong to a name")
+            raise DataError(
+                f"{pattern}: a brace is left open; write %7B and %7D for braces that "
+                "belong to a name"
+            )
         return [pattern]
     check_number(pattern)
     expanded = []
@@ -56,8 +60,10 @@ def check_number(pattern: str) -> None:
             names *= max(1, last - first + 1)
         if names > MOST_NAMES:
             shown = pattern if len(pattern) <= 200 else f"{pattern[:200]}..."
-            raise DataError(f"{shown}: its braces expand to at least {names:,} names, and at "
-                            f"most {MOST_NAMES:,} are expanded; name fewer, or use a glob (*)")
+            raise DataError(
+                f"{shown}: its braces expand to at least {names:,} names, and at "
+                f"most {MOST_NAMES:,} are expanded; name fewer, or use a glob (*)"
+            )
         rest = rest[: match.start()] + rest[match.end() :]
 
 
@@ -65,8 +71,10 @@ def _choices(inside: str, pattern: str) -> list[str]:
     counted = _RANGE.fullmatch(inside)
     if counted is None:
         if "," not in inside:
-            raise DataError(f"{pattern}: {{{inside}}} is neither a range like {{000..331}} nor a list like {{a,b}}; write "
-                            "%7B and %7D for braces that belong to a name")
+            raise DataError(
+                f"{pattern}: {{{inside}}} is neither a range like {{000..331}} nor a "
+                "list like {a,b}; write %7B and %7D for braces that belong to a name"
+            )
         return inside.split(",")
     first, last = counted.groups()
     if int(first) > int(last):
@@ -76,7 +84,9 @@ def _choices(inside: str, pattern: str) -> list[str]:
 
 
 def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
-    """The sorted files of a pattern. Every file that a brace names must exist; a glob must match something.
+    """The sorted files of a pattern.
+
+    Every file that a brace names must exist; a glob must match something.
 
     Args:
       pattern: path or URL with braces and globs.
@@ -92,23 +102,33 @@ def find_files(pattern: str, kind: str, remote: bool = False) -> list[str]:
     given = os.path.expanduser(pattern)
     literal = scheme_of(given) is None and os.path.isfile(given)
     path = without_query(given)  # the query of a URL may contain braces too
-    expanded = [given] if literal else [_with_braces(name) + given[len(path):] for name in expand_braces(path)]
+    expanded = (
+        [given]
+        if literal
+        else [_with_braces(name) + given[len(path) :] for name in expand_braces(path)]
+    )
     try:
         matches = dict(zip(expanded, _matches(expanded), strict=True))
     except DataError as error:
         raise DataError(f"{spec}: {error.args[0]}") from error
     missing = [name for name in expanded if not matches[name]]
     if missing and len(expanded) == 1:
-        raise DataError(f"{spec}: {'no file matches' if glob.has_magic(pattern) else 'no such file'}")
+        raise DataError(
+            f"{spec}: {'no file matches' if glob.has_magic(pattern) else 'no such file'}"
+        )
     if missing:
         shards = len(expanded)
         name = os.path.basename(missing[0])
-        raise DataError(f"{spec}: {name} is missing; {shards - len(missing)} of {shards} shards found")
+        raise DataError(
+            f"{spec}: {name} is missing; {shards - len(missing)} of {shards} shards found"
+        )
     found = sorted({path for paths in matches.values() for path in paths})
     for path in found:
         if is_folder(path):
             files = f"{path}/*.{'tar' if kind == 'webdataset' else kind}"
-            raise DataError(f"{spec}: {path} is a folder, not a file; name the files in it, such as '{files}'")
+            raise DataError(
+                f"{spec}: {path} is a folder, not a file; name the files in it, such as '{files}'"
+            )
     return found
 
 
@@ -117,7 +137,10 @@ def _matches(names: list[str]) -> list[list[str]]:
     if scheme_of(names[0]):
         with ThreadPoolExecutor(32) as pool:
             return list(pool.map(remote_matches, names))
-    return [[name] if os.path.exists(name) else _glob(name) if glob.has_magic(name) else [] for name in names]
+    return [
+        [name] if os.path.exists(name) else _glob(name) if glob.has_magic(name) else []
+        for name in names
+    ]
 
 
 def _glob(pattern: str) -> list[str]:
@@ -132,7 +155,11 @@ def _glob(pattern: str) -> list[str]:
         return glob.glob(pattern, recursive=True)
     starts = glob.glob(f"{before}/"[1:]) if before else ["/" if pattern.startswith("/") else ""]
     folders = [folder for start in starts for folder in _folders_below(start)]
-    return list(dict.fromkeys(path for folder in folders for path in _glob(f"{glob.escape(folder)}{behind}")))
+    return list(
+        dict.fromkeys(
+            path for folder in folders for path in _glob(f"{glob.escape(folder)}{behind}")
+        )
+    )
 
 
 def _folders_below(start: str, above: frozenset[tuple[int, int]] = frozenset()) -> Iterator[str]:
@@ -143,7 +170,11 @@ def _folders_below(start: str, above: frozenset[tuple[int, int]] = frozenset()) 
         if identity in above:
             return
         with os.scandir(start or ".") as entries:
-            names = sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+            names = sorted(
+                entry.name
+                for entry in entries
+                if not entry.name.startswith(".") and _is_folder(entry)
+            )
     except OSError:
         return
     yield start
@@ -159,7 +190,8 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def _with_braces(name: str) -> str:
-    """A name with its escaped braces restored, unless a web server expects them escaped or such a file exists."""
+    """A name with its escaped braces restored, unless a web server expects them escaped or such a
+    file exists."""
     if scheme_of(name) in WEB or not scheme_of(name) and os.path.exists(name):
         return name
     return name.replace("%7B", "{").replace("%7D", "}")

@@ -1,4 +1,5 @@
-"""Bytes of files on this machine or behind a URL that fsspec reads (`gs://`, `s3://`, `https://`, `memory://`, ...).
+"""Bytes of files on this machine or behind a URL that fsspec reads (`gs://`, `s3://`, `https://`,
+`memory://`, ...).
 
 No file stays open between reads, so the sources built on this module can be pickled, forked, and
 read from many threads. Only regular files are read: reading a named pipe could wait for ever, and a
@@ -13,12 +14,34 @@ import posixpath
 from collections.abc import Generator
 from typing import BinaryIO
 
-from vlp_jax.data.sources.local_files import Stamp, check_status, local_path, open_regular, scheme_of, stamp_of
-from vlp_jax.data.sources.ranges import BUFFER, WEB, RemoteFile, WrongAnswerError, fetch_range, is_web, web_info
+from vlp_jax.data.sources.local_files import (
+    Stamp,
+    check_status,
+    local_path,
+    open_regular,
+    scheme_of,
+    stamp_of,
+)
+from vlp_jax.data.sources.ranges import (
+    BUFFER,
+    WEB,
+    RemoteFile,
+    WrongAnswerError,
+    fetch_range,
+    is_web,
+    web_info,
+)
 from vlp_jax.errors import DataError
 
-MOUNTS = {"gs": "gcsfuse", "s3": "mount-s3", "az": "blobfuse2", "abfs": "blobfuse2", "abfss": "blobfuse2"}
-COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")  # first bytes of gzip, zstd, xz and bzip2 files
+MOUNTS = {
+    "gs": "gcsfuse",
+    "s3": "mount-s3",
+    "az": "blobfuse2",
+    "abfs": "blobfuse2",
+    "abfss": "blobfuse2",
+}
+# first bytes of gzip, zstd, xz and bzip2 files
+COMPRESSED = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\x00", b"BZh")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -30,7 +53,9 @@ class ChangedFileError(DataError):
     """A file is no longer the one that was indexed."""
 
     def __init__(self, path: str):
-        super().__init__(f"{path}: has changed since it was indexed; start again, or bring the old file back")
+        super().__init__(
+            f"{path}: has changed since it was indexed; start again, or bring the old file back"
+        )
 
 
 def refuse_remote(path: str, spec: str, supported: tuple[str, ...] = ()) -> None:
@@ -49,7 +74,9 @@ def refuse_remote(path: str, spec: str, supported: tuple[str, ...] = ()) -> None
         kind = spec.partition(":")[0]
         read = " and ".join(["local paths", *(f"{name}://" for name in supported)])
         mount = MOUNTS.get(scheme, "rclone mount")
-        raise DataError(f"{spec}: {kind} reads {read} only; mount it (with {mount}) and give the mounted path")
+        raise DataError(
+            f"{spec}: {kind} reads {read} only; mount it (with {mount}) and give the mounted path"
+        )
 
 
 def join(folder: str, name: str) -> str:
@@ -170,8 +197,11 @@ def size_and_version(path: str) -> Stamp:
 def _remote_stamp(filesystem, name) -> Stamp:
     info = web_info(filesystem, name) if is_web(filesystem) else filesystem.info(name)
     if info.get("size") is None:
-        raise WrongAnswerError("its server states no size, and it is read in ranges; copy it to this machine")
-    headers = info.get("ETag") or info.get("Last-Modified") or ""  # fsspec's key of a web file depends only on its address
+        raise WrongAnswerError(
+            "its server states no size, and it is read in ranges; copy it to this machine"
+        )
+    # fsspec's key of a web file depends only on its address
+    headers = info.get("ETag") or info.get("Last-Modified") or ""
     return int(info["size"]), str(headers if is_web(filesystem) else filesystem.ukey(name))
 
 
@@ -208,7 +238,10 @@ def _is_there(filesystem, name) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a local or remote path is a folder. Web servers have only files, so no request is made."""
+    """Whether a local or remote path is a folder.
+
+    Web servers have only files, so no request is made.
+    """
     if not scheme_of(path):
         return os.path.isdir(path)
     if scheme_of(path) in WEB:
@@ -219,7 +252,8 @@ def is_folder(path: str) -> bool:
 
 
 def names_in(folder: str) -> list[str]:
-    """The names of the files in a folder; empty where it cannot be listed, as on servers that serve only files."""
+    """The names of the files in a folder; empty where it cannot be listed, as on servers that serve
+    only files."""
     try:
         with _one_line_errors(folder):
             if not scheme_of(folder):
@@ -258,4 +292,6 @@ def _one_line_errors(path):
     except Exception as error:
         if not scheme_of(path):
             raise
-        raise DataError(f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}") from error
+        raise DataError(
+            f"{path}: cannot be read: {' '.join(str(error).split()) or type(error).__name__}"
+        ) from error

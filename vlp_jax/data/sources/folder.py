@@ -40,12 +40,21 @@ class FolderSource:
 
     def __init__(self, folder: str, spec: str, columns: Columns):
         self.spec, self.folder, self.columns = spec, folder, columns
-        self.classes, starts, names, ends, sizes = [], [0], bytearray(), array.array("q"), array.array("q")
+        self.classes, starts, names, ends, sizes = (
+            [],
+            [0],
+            bytearray(),
+            array.array("q"),
+            array.array("q"),
+        )
         left_out: Counter[str] = Counter()
         for entry in self._entries(folder):
             if not _is_folder(entry):
                 if ending_of(entry.name) in IMAGE_ENDINGS and not entry.name.startswith("."):
-                    raise DataError(f"{spec}: {entry.name} lies in no class; expected {folder}/CLASS/{entry.name}")
+                    raise DataError(
+                        f"{spec}: {entry.name} lies in no class; expected "
+                        f"{folder}/CLASS/{entry.name}"
+                    )
                 continue
             if entry.name.startswith("."):
                 continue
@@ -53,7 +62,10 @@ class FolderSource:
                 if image.name.startswith("."):
                     left_out["hidden files"] += not _is_folder(image)
                 elif _is_folder(image):
-                    raise DataError(f"{spec}: {entry.name}/{image.name} is a folder; a class holds images only, no folders")
+                    raise DataError(
+                        f"{spec}: {entry.name}/{image.name} is a folder; a class "
+                        "holds images only, no folders"
+                    )
                 elif ending_of(image.name) in IMAGE_ENDINGS:
                     names += os.fsencode(image.name)
                     ends.append(len(names))
@@ -63,16 +75,26 @@ class FolderSource:
                     left_out[f".{ending}" if ending else "files without an ending"] += 1
             self.classes.append(entry.name)
             starts.append(len(ends))
-        self.starts, self.names, self.ends = np.array(starts), bytes(names), np.array(ends, np.int64)
+        self.starts, self.names, self.ends = (
+            np.array(starts),
+            bytes(names),
+            np.array(ends, np.int64),
+        )
         digest = hashlib.sha256()
         for part in (self.names, ends, sizes):
             digest.update(part)
         self.digest = digest.hexdigest()
         if not ends:
-            raise DataError(f"{spec}: no image; expected {folder}/CLASS/IMAGE, images ending in .jpg, .png, .webp, ...")
+            raise DataError(
+                f"{spec}: no image; expected {folder}/CLASS/IMAGE, images ending in "
+                ".jpg, .png, .webp, ..."
+            )
         self.left_out = dict((+left_out).most_common())
         if self.left_out:
-            notice(f"data note: {spec}: {sum(self.left_out.values()):,} files in classes are no images: {listed(self.left_out)}")
+            notice(
+                f"data note: {spec}: {sum(self.left_out.values()):,} files in classes are no "
+                f"images: {listed(self.left_out)}"
+            )
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -88,7 +110,9 @@ class FolderSource:
 
     def fingerprint(self) -> str:
         """Hash of the names of the classes and images, the sizes of the images, and the prompts."""
-        return fingerprint_of("folder", self.classes, self.starts.tolist(), self.digest, repr(self.columns))
+        return fingerprint_of(
+            "folder", self.classes, self.starts.tolist(), self.digest, repr(self.columns)
+        )
 
     def _row(self, index: int) -> tuple[str, str, dict[str, str]]:
         """The path of the image of a row, its key and its columns."""
@@ -96,7 +120,8 @@ class FolderSource:
         place, _ = locate(self.starts, index)
         name = self.classes[place]
         path = f"{name}/{self._name(index)}"
-        key = path.encode(errors="surrogateescape").decode(errors="backslashreplace")  # a key is UTF-8, a file name need not be
+        # a key is UTF-8, a file name need not be
+        key = path.encode(errors="surrogateescape").decode(errors="backslashreplace")
         return path, key, {"caption": name.replace("_", " "), "class": name}
 
     def _name(self, index: int) -> str:

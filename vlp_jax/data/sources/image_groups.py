@@ -1,4 +1,5 @@
-"""Merging of samples that name the same image, as table rows with one caption each do, into one sample."""
+"""Merging of samples that name the same image, as table rows with one caption each do, into one
+sample."""
 
 import dataclasses
 import hashlib
@@ -19,14 +20,21 @@ class ImageGroups:
 
     def __init__(self, source: Source, groups: Sequence[Sequence[int]]):
         self.source, self.groups, self.spec = source, groups, source.spec
-        self.class_names, self.templates = getattr(source, "class_names", {}), getattr(source, "templates", ())
+        self.class_names, self.templates = (
+            getattr(source, "class_names", {}),
+            getattr(source, "templates", ()),
+        )
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def __getitem__(self, index: int) -> Sample:
         first, *others = self.groups[index]
-        read = self.source.without_image if isinstance(self.source, SparesImages) else self.source.__getitem__
+        read = (
+            self.source.without_image
+            if isinstance(self.source, SparesImages)
+            else self.source.__getitem__
+        )
         return merged([self.source[first], *map(read, others)])
 
     def fingerprint(self) -> str:
@@ -40,7 +48,9 @@ def merged(samples: Sequence[Sample]) -> Sample:
     for sample in samples:
         for caption, field in zip(sample.captions, sample.caption_fields, strict=True):
             captions.setdefault(caption, field)
-    return dataclasses.replace(samples[0], captions=tuple(captions), caption_fields=tuple(captions.values()))
+    return dataclasses.replace(
+        samples[0], captions=tuple(captions), caption_fields=tuple(captions.values())
+    )
 
 
 def same_image(sample: Sample) -> tuple[str, bytes] | None:

@@ -37,7 +37,8 @@ HEADER, ALIGNMENT = 1024, 64  # bytes
 LONGEST_VERSION = 64  # characters
 SMALL = 1 << 20  # bytes
 CHECKED_AT_ONCE = 1 << 16  # bytes
-ABANDONED = 86_400  # seconds: an older unfinished index of another machine is left over from a killed process
+# seconds: an older unfinished index of another machine is left over from a killed process
+ABANDONED = 86_400
 AT_ONCE = 8  # remote files indexed at the same time
 AT_ONCE_HERE = 4  # local files indexed at the same time: the disk may be mounted and slow
 
@@ -54,7 +55,13 @@ class Index(Mapping[str, np.ndarray]):
       sums: the CRC-32 of arrays that are not checked yet.
     """
 
-    def __init__(self, arrays: Arrays, path: str | None = None, stamp: dict | None = None, sums: Mapping[str, int] | None = None):
+    def __init__(
+        self,
+        arrays: Arrays,
+        path: str | None = None,
+        stamp: dict | None = None,
+        sums: Mapping[str, int] | None = None,
+    ):
         self.arrays, self.path, self.stamp, self.sums = arrays, path, stamp or {}, dict(sums or {})
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -73,11 +80,15 @@ class Index(Mapping[str, np.ndarray]):
         return len(self.arrays[name])
 
     def _check(self, name: str, expected: int) -> None:
-        """Raises DataError for a damaged index and removes it, so that the next start builds another one."""
+        """Raises DataError for a damaged index and removes it, so that the next start builds
+        another one."""
         if zlib.crc32(self.arrays[name].data) != expected:
             with contextlib.suppress(OSError):
                 os.remove(self.path or "")
-            raise DataError(f"{self.path}: this index is damaged, and was removed; start again, and it is rebuilt")
+            raise DataError(
+                f"{self.path}: this index is damaged, and was removed; start again, "
+                "and it is rebuilt"
+            )
         self.sums.pop(name, None)  # another thread may have removed it already
 
     def __iter__(self) -> Iterator[str]:
@@ -87,11 +98,18 @@ class Index(Mapping[str, np.ndarray]):
         return len(self.arrays)
 
     def __reduce__(self):
-        return (_reopen, (self.path, self.stamp)) if self.path else (Index, (self.arrays, None, self.stamp))
+        return (
+            (_reopen, (self.path, self.stamp))
+            if self.path
+            else (Index, (self.arrays, None, self.stamp))
+        )
 
 
-def load_indexes(paths: list[str], kind: str, build: Callable[[str], Arrays], spec: str) -> list[Index]:
-    """The indexes of some files, stored ones where they are valid; others are built by `build(path)` and stored.
+def load_indexes(
+    paths: list[str], kind: str, build: Callable[[str], Arrays], spec: str
+) -> list[Index]:
+    """The indexes of some files, stored ones where they are valid; others are built by
+    `build(path)` and stored.
 
     Args:
       paths: the files.
@@ -115,7 +133,9 @@ def load_indexes(paths: list[str], kind: str, build: Callable[[str], Arrays], sp
 
 def _load_index(path: str, kind: str, build: Callable[[str], Arrays]) -> Index:
     size, version = size_and_version(path)
-    version = version if len(version) <= LONGEST_VERSION else hashlib.sha256(version.encode()).hexdigest()
+    version = (
+        version if len(version) <= LONGEST_VERSION else hashlib.sha256(version.encode()).hexdigest()
+    )
     stamp = {"format": FORMAT, "kind": kind, "size": size, "version": version}
     places = list(_places(path, kind)) if size > SMALL else []
     for place in places:
@@ -141,11 +161,16 @@ def _places(path: str, kind: str) -> Iterator[str]:
             yield f"{folder}/.{name}.{kind}-index"
     default = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "vlp_jax")
     cache = pathlib.Path(os.environ.get("VLP_JAX_CACHE") or default).expanduser()
-    yield str(cache / "indexes" / f"{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:32]}.{kind}-index")
+    yield str(
+        cache
+        / "indexes"
+        / f"{hashlib.sha256(path.encode(errors='surrogateescape')).hexdigest()[:32]}.{kind}-index"
+    )
 
 
 def _read(place: str, stamp: dict) -> Index | None:
-    """The index stored at `place`; None if there is no valid one, or if it belongs to another stamp."""
+    """The index stored at `place`; None if there is no valid one, or if it belongs to another
+    stamp."""
     try:
         with open(place, "rb") as file:
             sum_of_header, _, header = file.read(HEADER).partition(b" ")
@@ -170,13 +195,19 @@ def _read(place: str, stamp: dict) -> Index | None:
 
 
 def _write(place: str, stamp: dict, arrays: Arrays) -> bool:
-    """Stores an index and returns once all of it is on the disk; False where nothing can be written."""
+    """Stores an index and returns once all of it is on the disk; False where nothing can be
+    written."""
     arrays = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     entries, end = [], HEADER
     for name, array in arrays.items():
-        entries.append([name, array.dtype.str, array.shape, end, array.nbytes, zlib.crc32(array.data)])
+        entries.append(
+            [name, array.dtype.str, array.shape, end, array.nbytes, zlib.crc32(array.data)]
+        )
         end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
-    header = json.dumps({"stamp": stamp, "bytes": end, "arrays": entries}).encode().ljust(HEADER - 10) + b"\n"
+    header = (
+        json.dumps({"stamp": stamp, "bytes": end, "arrays": entries}).encode().ljust(HEADER - 10)
+        + b"\n"
+    )
     folder, name = os.path.split(place)
     partial = None
     try:
@@ -202,7 +233,8 @@ def _write(place: str, stamp: dict, arrays: Arrays) -> bool:
 
 
 def _partial_name(name: str) -> str:
-    """Prefix of the name of an unfinished index; short, because the file's own name may have the maximal length."""
+    """Prefix of the name of an unfinished index; short, because the file's own name may have the
+    maximal length."""
     return f".partial-{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:16]}-"
 
 
@@ -211,10 +243,19 @@ def _sweep(place: str) -> None:
     folder, name = os.path.split(place)
     start = os.path.join(glob.escape(folder), _partial_name(name))
     for partial in glob.glob(f"{start}*"):
-        host, _, rest = os.path.basename(partial).removeprefix(_partial_name(name)).rpartition("-")[0].rpartition("-")
+        host, _, rest = (
+            os.path.basename(partial)
+            .removeprefix(_partial_name(name))
+            .rpartition("-")[0]
+            .rpartition("-")
+        )
         with contextlib.suppress(OSError):
             here = host == os.uname().nodename and rest.isdecimal()
-            if not _is_alive(int(rest)) if here else time.time() - os.stat(partial).st_mtime > ABANDONED:
+            if (
+                not _is_alive(int(rest))
+                if here
+                else time.time() - os.stat(partial).st_mtime > ABANDONED
+            ):
                 os.remove(partial)
 
 
@@ -231,5 +272,8 @@ def _is_alive(process: int) -> bool:
 def _reopen(path: str, stamp: dict) -> Index:
     index = _read(path, stamp)
     if index is None:
-        raise DataError(f"{path}: this index is gone or has changed since the source was opened; open the source again")
+        raise DataError(
+            f"{path}: this index is gone or has changed since the source was opened; "
+            "open the source again"
+        )
     return index

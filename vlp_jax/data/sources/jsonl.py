@@ -28,6 +28,7 @@ def index_lines(path: str) -> Arrays:
     Raises:
       DataError: if the file is one JSON array or object.
     """
+
     def find(file, starts):
         for line in starts.lines(file):
             if line.strip():
@@ -39,7 +40,8 @@ def index_lines(path: str) -> Arrays:
 
 
 def check_first_line(path: str, line: bytes, file: BinaryIO) -> None:
-    """Checks that the first line is a complete object, which it is not in a file that is one array or object.
+    """Checks that the first line is a complete object, which it is not in a file that is one array
+    or object.
 
     Args:
       path: name of the file in messages.
@@ -63,7 +65,9 @@ def check_first_line(path: str, line: bytes, file: BinaryIO) -> None:
     if known:
         raise DataError(how_to_convert(path, known))
     if first == b"{":
-        raise DataError(f"{path}: is JSON objects over several lines; write an object a line (jq -c . does)")
+        raise DataError(
+            f"{path}: is JSON objects over several lines; write an object a line (jq -c . does)"
+        )
 
 
 class JsonlSource(TextRows):

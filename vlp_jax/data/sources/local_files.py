@@ -13,15 +13,23 @@ from vlp_jax.errors import DataError
 
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://")
 _LOCAL_SCHEME = re.compile(r"(?:file|local)://(?=/)", re.IGNORECASE)
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # non-blocking: opening a named pipe would wait for a writer
-_KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device", stat.S_IFSOCK: "a socket",
-          stat.S_IFDIR: "a folder"}
-UNSTABLE_INODES = ("fuse", "9p", "cifs", "smb")  # file systems that renumber files at each mount, or from time to time
+# non-blocking: opening a named pipe would wait for a writer
+_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFDIR: "a folder",
+}
+# file systems that renumber files at each mount, or from time to time
+UNSTABLE_INODES = ("fuse", "9p", "cifs", "smb")
 Stamp = tuple[int, str]  # (size of a file, text that changes when the file does)
 
 
 class NotRegularError(DataError):
-    """A path leads to a named pipe, a device, a socket or a folder; `what` is which of them, in words."""
+    """A path leads to a named pipe, a device, a socket or a folder; `what` is which of them, in
+    words."""
 
     def __init__(self, path: str, what: str):
         super().__init__(f"{path}: is {what}, not a file")
@@ -39,18 +47,20 @@ def local_path(path: str) -> str | None:
     if not scheme_of(path):
         return path
     match = _LOCAL_SCHEME.match(path)
-    return path[match.end():] if match else None
+    return path[match.end() :] if match else None
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """The size of a file; the time of its last change in nanoseconds and its inode, where the file system keeps one."""
+    """The size of a file; the time of its last change in nanoseconds and its inode, where the file
+    system keeps one."""
     inode = status.st_ino if _inodes_are_stable(status.st_dev) else 0
     return status.st_size, f"{status.st_mtime_ns}-{inode}"
 
 
 @functools.cache
 def _inodes_are_stable(device: int) -> bool:
-    """Whether a device's file system keeps the inodes of its files, judged by the mounts that Linux lists."""
+    """Whether a device's file system keeps the inodes of its files, judged by the mounts that Linux
+    lists."""
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
             for line in mounts:

@@ -29,10 +29,15 @@ class MemberChecks:
           members: the iterator over the members.
           start: first byte of the newest member's data.
         """
-        if members.behind_header != start:  # the data of a hard link, or data after the map of a sparse file
+        # the data of a hard link, or data after the map of a sparse file
+        if members.behind_header != start:
             members.file.seek(start - BLOCK)
         self.blocks.append(start // BLOCK)
-        self.sums.append(zlib.crc32(members.header if members.behind_header == start else members.file.read(BLOCK)))
+        self.sums.append(
+            zlib.crc32(
+                members.header if members.behind_header == start else members.file.read(BLOCK)
+            )
+        )
 
     def of_members(self, members: np.ndarray) -> np.ndarray:
         """The checks of members.
@@ -48,12 +53,17 @@ class MemberChecks:
         wanted = members[..., 0].astype(np.int64) - 1
         if not len(blocks):
             return np.zeros(wanted.shape, np.uint32)
-        places = np.searchsorted(blocks[order], np.maximum(wanted, 0).astype(np.uint64)).clip(max=len(blocks) - 1)
+        places = np.searchsorted(blocks[order], np.maximum(wanted, 0).astype(np.uint64)).clip(
+            max=len(blocks) - 1
+        )
         return np.where(wanted >= 0, sums[order][places], np.uint32(0)).astype(np.uint32)
 
 
-def read_members(path: str, key: str, there: Sequence[tuple[int, int, int]], gap: int, stamp: Stamp | None) -> dict[int, bytes]:
-    """The data of members by their first byte, in one read where at most `gap` bytes are between them.
+def read_members(
+    path: str, key: str, there: Sequence[tuple[int, int, int]], gap: int, stamp: Stamp | None
+) -> dict[int, bytes]:
+    """The data of members by their first byte, in one read where at most `gap` bytes are between
+    them.
 
     Args:
       path: the tar.
@@ -77,9 +87,15 @@ def read_members(path: str, key: str, there: Sequence[tuple[int, int, int]], gap
                 first, data = start - BLOCK, read_range(path, start - BLOCK, size + BLOCK, stamp)
             place = start - first
             if len(data) < place + size:
-                raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
+                raise SampleError(
+                    Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed"
+                )
             if zlib.crc32(data[place - BLOCK : place]) != check:
-                raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another file in its place: it was changed since")
+                raise SampleError(
+                    Reason.DAMAGED_RECORD,
+                    key,
+                    f"{path} has another file in its place: it was changed since",
+                )
             found[start] = data[place : place + size]
     except ChangedFileError as error:
         raise SampleError(Reason.DAMAGED_RECORD, key, error.args[0]) from error

@@ -13,19 +13,23 @@ from typing import Any, TypeVar
 
 from vlp_jax.errors import DataError
 
-TRIES, PAUSE = 4, 0.3  # number of tries; seconds before the second one, doubled before each further one
+# number of tries; seconds before the second one, doubled before each further one
+TRIES, PAUSE = 4, 0.3
 BUFFER = 4 << 20  # bytes of one request when a file is read sequentially
 WEB = ("http", "https")
 T = TypeVar("T")
 _CONTENT_RANGE = re.compile(r"\s*bytes\s+(\d+)-(\d+)/(\d+|\*)\s*", re.IGNORECASE)
-_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)  # a second try would not help
+# a second try would not help
+_FINAL = (FileNotFoundError, PermissionError, NotADirectoryError, IsADirectoryError)
 
 
 class WrongAnswerError(OSError):
     """A storage sent other bytes than requested."""
 
 
-def fetch_range(filesystem: Any, name: str, start: int, size: int, whole: int | None = None) -> bytes:
+def fetch_range(
+    filesystem: Any, name: str, start: int, size: int, whole: int | None = None
+) -> bytes:
     """The `size` bytes from byte `start` on of a file that is long enough.
 
     Args:
@@ -44,7 +48,9 @@ def fetch_range(filesystem: Any, name: str, start: int, size: int, whole: int | 
 
 def is_web(filesystem: Any) -> bool:
     """Whether a file system of fsspec sends requests to web servers."""
-    protocols = (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+    protocols = (
+        (filesystem.protocol,) if isinstance(filesystem.protocol, str) else filesystem.protocol
+    )
     return not {*WEB}.isdisjoint(protocols)
 
 
@@ -76,7 +82,11 @@ def _fetch_from_web(filesystem: Any, url: str, start: int, size: int, whole: int
 async def _get_range(filesystem: Any, url: str, start: int, size: int, whole: int | None) -> bytes:
     options = {**filesystem.kwargs}
     # identity: lengths must be those of the file, not of a compressed body
-    headers = {**options.pop("headers", {}), "Range": f"bytes={start}-{start + size - 1}", "Accept-Encoding": "identity"}
+    headers = {
+        **options.pop("headers", {}),
+        "Range": f"bytes={start}-{start + size - 1}",
+        "Accept-Encoding": "identity",
+    }
     session = await filesystem.set_session()
     async with session.get(filesystem.encode_url(url), headers=headers, **options) as answer:
         check_answer(answer.status, answer.headers, start, size, whole)
@@ -104,12 +114,18 @@ def check_answer(status: int, headers: Any, start: int, size: int, whole: int | 
     if status == 206:
         found = _CONTENT_RANGE.fullmatch(headers.get("Content-Range", ""))
         if found is None or (int(found[1]), int(found[2])) != (start, start + size - 1):
-            raise WrongAnswerError(f"answered bytes {start}-{start + size - 1} with the range {headers.get('Content-Range')!r}")
+            raise WrongAnswerError(
+                f"answered bytes {start}-{start + size - 1} with the range "
+                f"{headers.get('Content-Range')!r}"
+            )
         if whole is not None and found[3] not in ("*", str(whole)):
             raise WrongAnswerError(f"has {found[3]} bytes now, and had {whole} when it was indexed")
     elif status == 200 and (start > 0 or length != str(size)):
-        raise WrongAnswerError(f"ignores Range: it answered bytes {start}-{start + size - 1} with all {length or 'bytes'} "
-                               "(status 200); use a server or storage that knows ranges, or copy the file to this machine")
+        raise WrongAnswerError(
+            f"ignores Range: it answered bytes {start}-{start + size - 1} with "
+            f"all {length or 'bytes'} (status 200); use a server or storage "
+            "that knows ranges, or copy the file to this machine"
+        )
     elif status != 200:
         raise refusal(status, f"answered bytes {start}-{start + size - 1} with status {status}")
     if length is not None and length != str(size):
@@ -134,6 +150,7 @@ def web_info(filesystem: Any, url: str) -> dict[str, Any]:
       PermissionError: if the server denies access.
       WrongAnswerError: if the server cannot be reached or answers with an error.
     """
+
     def ask() -> dict[str, Any]:
         try:
             return filesystem.info(url)
@@ -143,7 +160,9 @@ def web_info(filesystem: Any, url: str) -> dict[str, Any]:
                 raise
             status = getattr(cause, "status", None)
             if not isinstance(status, int) or status < 400:
-                raise WrongAnswerError(f"its server cannot be reached: {cause or type(cause).__name__}") from cause
+                raise WrongAnswerError(
+                    f"its server cannot be reached: {cause or type(cause).__name__}"
+                ) from cause
             raise refusal(status, f"its server answered with status {status}") from cause
 
     return _again(ask)
@@ -174,12 +193,16 @@ class RemoteFile(io.RawIOBase):
         return self._place
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves the start of the next read, to the first byte if it lies before that, and returns it; nothing is read."""
-        self._place = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence])
+        """Moves the start of the next read, to the first byte if it lies before that, and returns
+        it; nothing is read."""
+        self._place = max(
+            0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        )
         return self._place
 
     def readinto(self, buffer: Any) -> int:
-        """Fills the buffer with one range, as far as the file reaches, and returns its number of bytes.
+        """Fills the buffer with one range, as far as the file reaches, and returns its number of
+        bytes.
 
         Raises: as `read_range`.
         """

@@ -30,17 +30,18 @@ KINDS = {
 def open_source(spec: str) -> Source:
     """The source that `spec` names. Its index is built or read now, its samples on access.
 
-    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= names fields of the .json, txt, cls
-    parquet:PATTERN?OPTIONS         Parquet files with the images, as Hugging Face `datasets` writes them, or with their paths
-    jsonl:PATTERN?OPTIONS           JSON objects, one a line, that name image files
-    csv:PATTERN?OPTIONS             tables with a header that name image files; options delimiter=;, quotes=none
-    folder:DIR?prompt=..            DIR/CLASS/IMAGE, the caption being the class
-    arrayrecord:DIR/SPLIT           a folder written by `python -m vlp_jax.prepare` or by TFDS
-    tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS as ArrayRecord, read by TFDS; or NAME/SPLIT of a set it has built
-    embedded:emoji/SPLIT            the set inside this package: train, val_vendor, val_concept
-    embedded:emoji_vqa/SPLIT        questions about its images: train, val_vendor
-    embedded:emoji_dialogues/SPLIT  dialogues made of these questions
-    synthetic:N?height=..&width=..  generated samples for benchmarks; option caption_words=8
+    webdataset:PATTERN?OPTIONS      tar files with images and captions, or classes; caption= names
+    fields of the .json, txt, cls parquet:PATTERN?OPTIONS         Parquet files with the images, as
+    Hugging Face `datasets` writes them, or with their paths jsonl:PATTERN?OPTIONS           JSON
+    objects, one a line, that name image files csv:PATTERN?OPTIONS             tables with a header
+    that name image files; options delimiter=;, quotes=none folder:DIR?prompt=..
+    DIR/CLASS/IMAGE, the caption being the class arrayrecord:DIR/SPLIT           a folder written by
+    `python -m vlp_jax.prepare` or by TFDS tfds:DIR/SPLIT?OPTIONS          a folder written by TFDS
+    as ArrayRecord, read by TFDS; or NAME/SPLIT of a set it has built embedded:emoji/SPLIT
+    the set inside this package: train, val_vendor, val_concept embedded:emoji_vqa/SPLIT
+    questions about its images: train, val_vendor embedded:emoji_dialogues/SPLIT  dialogues made of
+    these questions synthetic:N?height=..&width=..  generated samples for benchmarks; option
+    caption_words=8
 
     PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs. A
     file that a brace names must exist. A pattern may be any URL that fsspec reads; of the kinds
@@ -67,7 +68,9 @@ def opener_of(spec: str) -> tuple[Callable[[str], Source], str]:
     """
     kind, colon, rest = spec.partition(":")
     if not colon or not rest:
-        raise DataError(f"{spec!r} is not a source; write KIND:PATTERN, with a kind of {', '.join(KINDS)}")
+        raise DataError(
+            f"{spec!r} is not a source; write KIND:PATTERN, with a kind of {', '.join(KINDS)}"
+        )
     if kind in KINDS:
         module, function = KINDS[kind].split(":")
         return getattr(importlib.import_module(module), function), rest
@@ -75,12 +78,16 @@ def opener_of(spec: str) -> tuple[Callable[[str], Source], str]:
     if colon and name.isidentifier() and is_module(kind):
         return outside_function(spec, kind, name), inner
     nearest = difflib.get_close_matches(kind, KINDS, n=1, cutoff=0.0)[0]
-    raise DataError(f"{spec}: unknown kind {kind!r} (did you mean {nearest!r}?); kinds: {', '.join(KINDS)}; a function of your own "
-                    "is my_package.my_module:open_mine:REST")
+    raise DataError(
+        f"{spec}: unknown kind {kind!r} (did you mean {nearest!r}?); kinds: "
+        f"{', '.join(KINDS)}; a function of your own is "
+        "my_package.my_module:open_mine:REST"
+    )
 
 
 def is_module(name: str) -> bool:
-    """Whether a dotted name is a module that can be imported; packages around it are imported for that."""
+    """Whether a dotted name is a module that can be imported; packages around it are imported for
+    that."""
     if not all(part.isidentifier() for part in name.split(".")):
         return False
     try:
@@ -98,7 +105,9 @@ def outside_function(spec: str, module: str, name: str) -> Callable[[str], Sourc
     try:
         function = getattr(importlib.import_module(module), name, None)
     except Exception as error:  # of the user's own code
-        raise DataError(f"{spec}: importing {module} failed: {type(error).__name__}: {error}") from error
+        raise DataError(
+            f"{spec}: importing {module} failed: {type(error).__name__}: {error}"
+        ) from error
     if not callable(function):
         raise DataError(f"{spec}: {module} has no function {name!r}")
     return function

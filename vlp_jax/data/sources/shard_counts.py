@@ -31,16 +31,25 @@ def check_counts(paths: list[str], lengths: list[int], spec: str) -> None:
       DataError: for the first tar with fewer samples than expected, and for a file of counts that
         cannot be read.
     """
-    for name, (said, by), found in zip(short_names(paths), _said(paths, spec), lengths, strict=True):
+    for name, (said, by), found in zip(
+        short_names(paths), _said(paths, spec), lengths, strict=True
+    ):
         if said is not None and found < said:
-            raise DataError(f"{spec}: {name} holds {found} samples; {by} next to it gives {said}; "
-                            "was it cut off, or is it still being written?")
+            raise DataError(
+                f"{spec}: {name} holds {found} samples; {by} next to it gives {said}; "
+                "was it cut off, or is it still being written?"
+            )
 
 
 def _said(paths: list[str], spec: str) -> Iterator[tuple[int | None, str]]:
-    """For every tar the expected number of samples and the file that has it; None where there is no such file."""
+    """For every tar the expected number of samples and the file that has it; None where there is no
+    such file."""
     names = {folder: set(names_in(folder)) for folder in dict.fromkeys(map(folder_of, paths))}
-    sizes = {folder: _read(join(folder, SIZES), spec) for folder, found in names.items() if SIZES in found}
+    sizes = {
+        folder: _read(join(folder, SIZES), spec)
+        for folder, found in names.items()
+        if SIZES in found
+    }
 
     def said(path):
         folder, name = folder_of(path), os.path.basename(path)

@@ -1,4 +1,5 @@
-"""The options of a source, `KIND:PATTERN?name=value&name=value`, in one notation for every kind that has options.
+"""The options of a source, `KIND:PATTERN?name=value&name=value`, in one notation for every kind
+that has options.
 
 The options begin at the first `?` that is followed by a name and `=`, so a glob may contain `?`
 (`part-??.csv?caption=title`). After a URL with its own query they begin at a `#`, which is also
@@ -44,8 +45,15 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
         name, _, values = item.partition("=")
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
-            query = f"; if it belongs to the URL, begin the options with #: {pattern}?...#" if "://" in pattern else ""
-            raise DataError(f"{spec}: unknown option {name!r} (did you mean {nearest!r}?); options: {', '.join(names)}{query}")
+            query = (
+                (f"; if it belongs to the URL, begin the options with #: {pattern}?...#")
+                if "://" in pattern
+                else ""
+            )
+            raise DataError(
+                f"{spec}: unknown option {name!r} (did you mean {nearest!r}?); "
+                f"options: {', '.join(names)}{query}"
+            )
         found = ("|",) if values == "|" else tuple(map(unquote, values.split("|")))
         if "" in found:
             raise DataError(f"{spec}: option {name!r} has an empty value")
@@ -57,9 +65,13 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
 
 def _parts(rest: str, names: Sequence[str]) -> tuple[str, str]:
     """The pattern before the options, and the text of the options."""
-    marks = [mark for mark in _AFTER_URL.finditer(rest) if mark.end() == len(rest) or rest[mark.end():].partition("=")[0] in names]
+    marks = [
+        mark
+        for mark in _AFTER_URL.finditer(rest)
+        if mark.end() == len(rest) or rest[mark.end() :].partition("=")[0] in names
+    ]
     if marks:
-        return rest[:marks[0].start()], rest[marks[0].end():]
+        return rest[: marks[0].start()], rest[marks[0].end() :]
     pattern, *given = _START.split(rest, maxsplit=1)
     return pattern, given[0] if given else ""
 

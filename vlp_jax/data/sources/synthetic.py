@@ -18,18 +18,42 @@ from vlp_jax.data.sources.spec import split_options, whole_number
 from vlp_jax.errors import DataError
 
 PICTURES, QUALITIES = 16, (75, 85, 90, 95)
-WORDS = ["river", "stone", "cloud", "apple", "window", "garden", "paper", "engine", "silver", "forest", "candle", "bridge",
-         "mirror", "winter", "violin", "ladder", "harbour", "pepper", "feather", "castle"]
+WORDS = [
+    "river",
+    "stone",
+    "cloud",
+    "apple",
+    "window",
+    "garden",
+    "paper",
+    "engine",
+    "silver",
+    "forest",
+    "candle",
+    "bridge",
+    "mirror",
+    "winter",
+    "violin",
+    "ladder",
+    "harbour",
+    "pepper",
+    "feather",
+    "castle",
+]
 
 
 @functools.lru_cache(maxsize=PICTURES * 4)
 def picture(number: int, height: int, width: int) -> bytes:
     """One of the images as a JPEG file."""
     draw = np.random.default_rng([number, height, width])
-    coarse = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.Resampling.BICUBIC)
+    coarse = Image.fromarray(draw.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
+        (width, height), Image.Resampling.BICUBIC
+    )
     pixels = np.asarray(coarse, np.int16) + draw.integers(-8, 9, (height, width, 3), dtype=np.int16)
     file = io.BytesIO()
-    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=QUALITIES[number % len(QUALITIES)])
+    Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+        file, "JPEG", quality=QUALITIES[number % len(QUALITIES)]
+    )
     return file.getvalue()
 
 
@@ -37,7 +61,13 @@ class SyntheticSource:
     """Samples 0 to count - 1, generated when they are read."""
 
     def __init__(self, count: int, height: int, width: int, caption_words: int, spec: str):
-        self.spec, self.count, self.height, self.width, self.caption_words = spec, count, height, width, caption_words
+        self.spec, self.count, self.height, self.width, self.caption_words = (
+            spec,
+            count,
+            height,
+            width,
+            caption_words,
+        )
 
     def __len__(self) -> int:
         return self.count
@@ -52,7 +82,8 @@ class SyntheticSource:
         return Sample(number, image, (" ".join([number, *(WORDS[word] for word in drawn)]),), {})
 
     def fingerprint(self) -> str:
-        """Hash of the number of samples, the size of their images and the number of words in their captions."""
+        """Hash of the number of samples, the size of their images and the number of words in their
+        captions."""
         return fingerprint_of("synthetic", self.count, self.height, self.width, self.caption_words)
 
 
@@ -66,8 +97,13 @@ def open_synthetic(rest: str) -> SyntheticSource:
     count, options = split_options(rest, "synthetic", ("height", "width", "caption_words"))
     if not count.isascii() or not count.isdigit() or int(count) < 1:
         raise DataError(f"{spec}: {count!r} is not a number of samples")
-    sizes = (whole_number(options, name, default, spec) for name, default in (("height", 375), ("width", 500)))
+    sizes = (
+        whole_number(options, name, default, spec)
+        for name, default in (("height", 375), ("width", 500))
+    )
     height, width = sizes
     if max(height, width) > 65_500:
         raise DataError(f"{spec}: a JPEG file has at most 65,500 pixels a side")
-    return SyntheticSource(int(count), height, width, whole_number(options, "caption_words", 8, spec), spec)
+    return SyntheticSource(
+        int(count), height, width, whole_number(options, "caption_words", 8, spec), spec
+    )

@@ -17,7 +17,8 @@ REGULAR = b"\x007"  # further types of regular files, in addition to "0"
 SPARSE = b"S"  # type of sparse files in GNU tar's own format
 EXTENSIONS = b"xgXLK"  # types of hidden members, which hold attributes of the next member
 LONGEST_EXTENSION = 1 << 20  # bytes
-LONGEST_PADDING = 4 << 20  # bytes of zeros after the last member; GNU tar writes 10 KiB, at most about 1 MiB on request
+# bytes of zeros after the last member; GNU tar writes 10 KiB, at most about 1 MiB on request
+LONGEST_PADDING = 4 << 20
 LINK, SYMBOLIC_LINK = b"1", b"2"
 NO_FILES = {SYMBOLIC_LINK: "symbolic links", b"3": "devices", b"4": "devices", b"6": "devices"}
 NO_TARGET, NO_TAR = "hard links to files that are not there", "bytes behind its end that are no tar"
@@ -42,7 +43,8 @@ class CutOffError(Exception):
 
 
 class TarMembers:
-    """Iterator over (name, first byte of its data, size of its data) of every regular file in a tar, in order.
+    """Iterator over (name, first byte of its data, size of its data) of every regular file in a
+    tar, in order.
 
     The last member's data may extend beyond the end of a truncated tar. A hard link yields the file
     that it leads to, if `targets` has the position of its header. Other links, folders and devices
@@ -79,7 +81,11 @@ class TarMembers:
             file.seek(place)
             header = file.read(BLOCK)
             if len(header) < BLOCK:
-                raise CutOffError(end) if place else TarError(f"is not a tar file ({end} bytes are less than a header)")
+                raise (
+                    CutOffError(end)
+                    if place
+                    else TarError(f"is not a tar file ({end} bytes are less than a header)")
+                )
             if not any(header):
                 following = self._behind_end_mark(place, end)
                 if following is None:
@@ -93,26 +99,40 @@ class TarMembers:
                 if kind in EXTENSIONS:
                     extension |= _extension(file, kind, data, size)
                 else:
-                    name, size = extension.get("path") or _name(header), int(extension.get("size", size))
+                    name, size = (
+                        extension.get("path") or _name(header),
+                        int(extension.get("size", size)),
+                    )
                     if size < 0:
                         raise ValueError(f"a size of {size} bytes")
-                    if kind in b"123456":  # links, devices and folders have no data, whatever size the header has
+                    # links, devices and folders have no data, whatever size the header has
+                    if kind in b"123456":
                         if kind != b"5":
                             yield from self._no_file(kind, place, name, header, extension)
                         size = 0
                     elif kind == SPARSE or extension.get("sparse"):
-                        name, data, size = self._sparse(header, name, data, size, extension.get("sparse"))
+                        name, data, size = self._sparse(
+                            header, name, data, size, extension.get("sparse")
+                        )
                         if data in self.sparse:
                             yield name, data, size
-                    elif kind == b"0" or kind in REGULAR and not name.endswith("/"):  # the oldest tars mark folders by a slash
+                    # the oldest tars mark folders by a slash
+                    elif kind == b"0" or kind in REGULAR and not name.endswith("/"):
                         yield name, data, size
                     extension = {}
             except UnicodeDecodeError as error:
-                raise TarError(f"the name of the member at byte {place} is not UTF-8; write the tar with names in UTF-8") from error
+                raise TarError(
+                    f"the name of the member at byte {place} is not UTF-8; write the "
+                    "tar with names in UTF-8"
+                ) from error
             except EOFError as error:
                 raise CutOffError(end) from error
             except ValueError as error:
-                what = f"the header at byte {place} of {end} is damaged" if place else "is not a tar file"
+                what = (
+                    (f"the header at byte {place} of {end} is damaged")
+                    if place
+                    else "is not a tar file"
+                )
                 raise TarError(f"{what} ({error})") from error
             place = data - (-size // BLOCK) * BLOCK
 
@@ -142,8 +162,9 @@ class TarMembers:
             return None
         return following
 
-    def _no_file(self, kind: bytes, place: int, name: str, header: bytes,
-                 extension: dict[str, Any]) -> Iterator[tuple[str, int, int]]:
+    def _no_file(
+        self, kind: bytes, place: int, name: str, header: bytes, extension: dict[str, Any]
+    ) -> Iterator[tuple[str, int, int]]:
         """Yields the target of a hard link if it is in the tar; counts other members."""
         if kind == LINK:
             self.links.append((place, extension.get("linkpath") or _text(header[157:257])))
@@ -153,7 +174,9 @@ class TarMembers:
                 return
         self.left_out[NO_FILES.get(kind, NO_TARGET)] += 1
 
-    def _sparse(self, header: bytes, name: str, data: int, size: int, given: list[tuple[str, str]] | None) -> tuple[str, int, int]:
+    def _sparse(
+        self, header: bytes, name: str, data: int, size: int, given: list[tuple[str, str]] | None
+    ) -> tuple[str, int, int]:
         """The name of a sparse file, and position and size of its stored data."""
         if given:
             name, skipped, found = pax_map(self.file, name, data, given)
@@ -191,7 +214,8 @@ def find_targets(file: BinaryIO, links: list[tuple[int, str]]) -> dict[int, tupl
         wanted.setdefault(target.removeprefix("./"), []).append(place)
     targets: dict[int, tuple[int, int]] = {}
     try:
-        for name, start, size in TarMembers(file, targets):  # `targets` grows meanwhile, so that links to links are found
+        # `targets` grows meanwhile, so that links to links are found
+        for name, start, size in TarMembers(file, targets):
             for place in wanted.get(name.removeprefix("./"), ()):
                 if start < place:
                     targets[place] = start, size
@@ -203,14 +227,16 @@ def find_targets(file: BinaryIO, links: list[tuple[int, str]]) -> dict[int, tupl
 def _checked_size(header: bytes) -> int:
     """The size in a header. Raises ValueError if the checksum of the header is wrong."""
     stored, field = _number(header[148:156]), header[148:156]
-    # The checksum counts its own field as blanks. The low half of Adler-32 is the sum of all bytes plus 1, modulo 65521.
+    # The checksum counts its own field as blanks. The low half of Adler-32 is the sum of all bytes
+    # plus 1, modulo 65521.
     if zlib.adler32(header) & 0xFFFF != (1 + stored + sum(field) - 8 * ord(" ")) % 65521:
         raise ValueError("its checksum is wrong")
     return _number(header[124:136])
 
 
 def _number(field: bytes) -> int:
-    """A number in octal digits, or in binary after a first byte of 0x80, which is how GNU tar writes large numbers."""
+    """A number in octal digits, or in binary after a first byte of 0x80, which is how GNU tar
+    writes large numbers."""
     if field[0] == 0x80:
         return int.from_bytes(field[1:], "big")
     digits = field.partition(b"\0")[0].strip()
@@ -230,7 +256,8 @@ def _name(header: bytes) -> str:
 
 
 def _extension(file: BinaryIO, kind: bytes, start: int, size: int) -> dict[str, Any]:
-    """The `path`, `size`, `linkpath` and `sparse` map that a hidden member sets for the next member.
+    """The `path`, `size`, `linkpath` and `sparse` map that a hidden member sets for the next
+    member.
 
     Raises CutOffError and ValueError.
     """
@@ -253,6 +280,8 @@ def _extension(file: BinaryIO, kind: bytes, start: int, size: int) -> dict[str, 
         if name in (b"path", b"size", b"linkpath"):
             found[name.decode()] = value.decode()
         elif name.startswith(b"GNU.sparse."):
-            found.setdefault("sparse", []).append((name.decode().removeprefix("GNU.sparse."), value.decode()))
+            found.setdefault("sparse", []).append(
+                (name.decode().removeprefix("GNU.sparse."), value.decode())
+            )
         data = data[length:]
     return found

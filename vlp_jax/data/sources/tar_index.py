@@ -40,7 +40,8 @@ class TarIndex:
 
     @property
     def members(self) -> np.ndarray:
-        """First block + 1 and size of each sample's image, JSON, text and class: uint32 [N, 4, 2]."""
+        """First block + 1 and size of each sample's image, JSON, text and class: uint32 [N, 4,
+        2]."""
         return self.arrays["members"]
 
     @property
@@ -74,7 +75,11 @@ class TarIndex:
         return json.loads(self.arrays["notes"].tobytes())
 
     def __len__(self) -> int:
-        return self.arrays.count("ends") if isinstance(self.arrays, Index) else len(self.arrays["ends"])
+        return (
+            self.arrays.count("ends")
+            if isinstance(self.arrays, Index)
+            else len(self.arrays["ends"])
+        )
 
     def key(self, row: int) -> str:
         """The key of the sample `row`."""
@@ -98,20 +103,32 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
         try:
             samples, members, checks, cut = _samples(path, TarMembers(file), images)
             if members.links:
-                samples, members, checks, cut = _samples(path, TarMembers(file, find_targets(file, members.links)), images)
+                samples, members, checks, cut = _samples(
+                    path, TarMembers(file, find_targets(file, members.links)), images
+                )
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
             raise DataError(f"{path}: {unpack if compressed else error}") from error
     arrays = samples.arrays()
-    notes = {"left_out": dict((samples.left_out + members.left_out).most_common()), "apart": samples.apart,
-             "classes": bool(arrays["members"][:, CLASS].any())}
-    return {**arrays, "cut": np.array(cut, np.int64), "sparse": to_array(members.sparse),
-                     "checks": checks.of_members(arrays["members"]),
-                     "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8)}
+    notes = {
+        "left_out": dict((samples.left_out + members.left_out).most_common()),
+        "apart": samples.apart,
+        "classes": bool(arrays["members"][:, CLASS].any()),
+    }
+    return {
+        **arrays,
+        "cut": np.array(cut, np.int64),
+        "sparse": to_array(members.sparse),
+        "checks": checks.of_members(arrays["members"]),
+        "notes": np.frombuffer(json.dumps(notes).encode(), np.uint8),
+    }
 
 
-def _samples(path: str, members: TarMembers, images: tuple[str, ...]) -> tuple[TarSamples, TarMembers, MemberChecks, list[int]]:
-    """The samples that some members make, their checks, and the number of valid bytes if the tar is truncated."""
+def _samples(
+    path: str, members: TarMembers, images: tuple[str, ...]
+) -> tuple[TarSamples, TarMembers, MemberChecks, list[int]]:
+    """The samples that some members make, their checks, and the number of valid bytes if the tar is
+    truncated."""
     samples, checks, cut = TarSamples(path, images), MemberChecks(), []
     try:
         for name, start, size in members:

@@ -83,7 +83,9 @@ class TarSamples:
             of this kind.
         """
         if name.startswith("/") or ".." in name and ".." in name.split("/"):
-            raise DataError(f"{self.path}: member {name!r} leaves the folder of the tar; refusing to read it")
+            raise DataError(
+                f"{self.path}: member {name!r} leaves the folder of the tar; refusing to read it"
+            )
         self.place += 1
         slash = name.rfind("/") + 1
         dot = name.find(".", slash)
@@ -107,9 +109,13 @@ class TarSamples:
     def _set(self, row: int, role: int, block: int, size: int, name: str, key: str) -> None:
         place = WIDTH * row + 2 * role
         if self.members[place]:
-            choose = "; ?image=ENDING chooses the image, as ?image=jpg does" if role == IMAGE else ""
-            raise DataError(f"{self.path}: {name}: sample {key!r} has two members of this kind; give each its own name up to the "
-                            f"first dot{choose}")
+            choose = (
+                ("; ?image=ENDING chooses the image, as ?image=jpg does") if role == IMAGE else ""
+            )
+            raise DataError(
+                f"{self.path}: {name}: sample {key!r} has two members of this kind; "
+                f"give each its own name up to the first dot{choose}"
+            )
         if size >= 2**32:
             raise DataError(f"{self.path}: {name} is larger than 4 GiB")
         self.members[place], self.members[place + 1] = block + 1, size
@@ -148,10 +154,16 @@ class TarSamples:
         for member in self.dotted:
             stems.setdefault((member.stem, member.part), []).append(member)
         keys = {(self.key(row), self.parts[row]) for row in range(len(self.ends))}
-        complete = {stem for stem, members in stems.items() if {IMAGE} < {member.role for member in members}}
+        complete = {
+            stem for stem, members in stems.items() if {IMAGE} < {member.role for member in members}
+        }
         count = len(self.ends)
-        for (stem, part), members in sorted(stems.items(), key=lambda item: (len(item[0][0]), item[1][0].place)):
-            if (stem, part) not in complete and any((shorter, part) in keys for shorter in _shorter(stem)):
+        for (stem, part), members in sorted(
+            stems.items(), key=lambda item: (len(item[0][0]), item[1][0].place)
+        ):
+            if (stem, part) not in complete and any(
+                (shorter, part) in keys for shorter in _shorter(stem)
+            ):
                 first = len(next(shorter for shorter in _shorter(stem) if (shorter, part) in keys))
                 for member in members:
                     self.left_out[f"{stem[first:]}.{member.ending}"] += 1
@@ -159,13 +171,21 @@ class TarSamples:
             keys.add((stem, part))
             self._begin(stem, part, members[0].place)
             for member in members:
-                self._set(len(self.ends) - 1, member.role, member.block, member.size, f"{stem}.{member.ending}", stem)
+                self._set(
+                    len(self.ends) - 1,
+                    member.role,
+                    member.block,
+                    member.size,
+                    f"{stem}.{member.ending}",
+                    stem,
+                )
         self.dotted = []
         if len(self.ends) > count:
             self._reorder(np.argsort(np.array(self.places), kind="stable").tolist())
 
     def _bring_together(self) -> None:
-        """Merges the members of one key that are not adjacent, if no kind of member occurs twice."""
+        """Merges the members of one key that are not adjacent, if no kind of member occurs
+        twice."""
         members = np.array(self.members, np.uint32).reshape(-1, WIDTH // 2, 2)[..., 0] > 0
         lacking = np.flatnonzero(~(members[:, IMAGE] & members[:, 1:].any(axis=1)))
         if len(lacking) == 0:
@@ -191,20 +211,30 @@ class TarSamples:
         """Keeps these samples, in this order."""
         keys = [self.key(row).encode() for row in rows]
         members = np.array(self.members, np.uint32).reshape(-1, WIDTH)[rows]
-        self.keys, self.ends = bytearray(b"".join(keys)), array.array("I", np.cumsum([len(key) for key in keys]).tolist())
+        self.keys, self.ends = (
+            bytearray(b"".join(keys)),
+            array.array("I", np.cumsum([len(key) for key in keys]).tolist()),
+        )
         self.members = array.array("I", members.ravel().tolist())
         self.parts = array.array("I", [self.parts[row] for row in rows])
         self.places = array.array("Q", [self.places[row] for row in rows])
 
     def arrays(self) -> Arrays:
         """The arrays of a `TarIndex` that describe the samples."""
-        members, ends = np.array(self.members, np.uint32).reshape(-1, WIDTH // 2, 2), np.array(self.ends, np.uint32)
+        members, ends = (
+            np.array(self.members, np.uint32).reshape(-1, WIDTH // 2, 2),
+            np.array(self.ends, np.uint32),
+        )
         digest = hashlib.sha256()
         classes = [members[:, CLASS, 1]] if members[:, CLASS].any() else []
         for part in (self.keys, ends, members[:, :CLASS, 1], *classes):
             digest.update(np.ascontiguousarray(part).data)
-        return {"members": members, "keys": np.frombuffer(bytes(self.keys), np.uint8), "ends": ends,
-                "digest": np.frombuffer(digest.digest(), np.uint8)}
+        return {
+            "members": members,
+            "keys": np.frombuffer(bytes(self.keys), np.uint8),
+            "ends": ends,
+            "digest": np.frombuffer(digest.digest(), np.uint8),
+        }
 
 
 def _shorter(stem: str) -> list[str]:

@@ -11,7 +11,8 @@ from typing import BinaryIO
 import numpy as np
 
 BLOCK = 512
-LARGEST = 1 << 28  # bytes: larger files are not read, because a map of a few bytes could claim any size
+# bytes: larger files are not read, because a map of a few bytes could claim any size
+LARGEST = 1 << 28
 MOST_PARTS = 1 << 16
 
 
@@ -50,7 +51,9 @@ class SparseMap:
         return bytes(file)
 
 
-def old_gnu_map(file: BinaryIO, header: bytes, data: int, number: Callable[[bytes], int]) -> tuple[int, SparseMap]:
+def old_gnu_map(
+    file: BinaryIO, header: bytes, data: int, number: Callable[[bytes], int]
+) -> tuple[int, SparseMap]:
     """The map in a header of type S and the blocks after it.
 
     Args:
@@ -81,7 +84,9 @@ def old_gnu_map(file: BinaryIO, header: bytes, data: int, number: Callable[[byte
         skipped, block, more = skipped + BLOCK, following[:504], following[504]
 
 
-def pax_map(file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]) -> tuple[str, int, SparseMap]:
+def pax_map(
+    file: BinaryIO, name: str, data: int, given: list[tuple[str, str]]
+) -> tuple[str, int, SparseMap]:
     """The map in the pax attributes `GNU.sparse.*`.
 
     Args:
@@ -143,7 +148,12 @@ def to_array(maps: dict[int, SparseMap]) -> np.ndarray:
     """The maps, keyed by the first byte of their data, in one int64 array [N]."""
     flat: list[int] = []
     for place, found in maps.items():
-        flat += [place, found.size, len(found.parts), *(number for part in found.parts for number in part)]
+        flat += [
+            place,
+            found.size,
+            len(found.parts),
+            *(number for part in found.parts for number in part),
+        ]
     return np.array(flat, np.int64)
 
 

@@ -1,4 +1,5 @@
-"""Tables in text files, one record a row, that name image files: the common part of `jsonl` and `csv`.
+"""Tables in text files, one record a row, that name image files: the common part of `jsonl` and
+`csv`.
 
 Only the first byte of every row is kept in memory; a row is read from the file on access.
 """
@@ -21,7 +22,9 @@ from vlp_jax.errors import DataError
 
 
 class TextRows:
-    """The rows of some text files, in the order of `paths`. The key of a sample is FILE:ROW, rows counted from 1.
+    """The rows of some text files, in the order of `paths`.
+
+    The key of a sample is FILE:ROW, rows counted from 1.
 
     Args:
       paths: the files.
@@ -36,12 +39,28 @@ class TextRows:
       DataError: if a file is missing or damaged, or if the files have no row.
     """
 
-    def __init__(self, paths: list[str], spec: str, kind: str, columns: Columns, images: ImageFolders,
-                 build: Callable[[str], Arrays], header: int = 0):
-        self.spec, self.paths, self.columns, self.images, self.header = spec, list(paths), columns, images, header
+    def __init__(
+        self,
+        paths: list[str],
+        spec: str,
+        kind: str,
+        columns: Columns,
+        images: ImageFolders,
+        build: Callable[[str], Arrays],
+        header: int = 0,
+    ):
+        self.spec, self.paths, self.columns, self.images, self.header = (
+            spec,
+            list(paths),
+            columns,
+            images,
+            header,
+        )
         self.names = short_names([without_query(path) for path in self.paths])
         self.indexes = load_indexes(self.paths, kind, build, spec)
-        self.starts = np.cumsum([0, *(index.count("starts") - 1 - header for index in self.indexes)])
+        self.starts = np.cumsum(
+            [0, *(index.count("starts") - 1 - header for index in self.indexes)]
+        )
         if len(self) <= 0:
             raise DataError(f"{spec}: no row in {len(self.paths)} file(s)")
 
@@ -50,15 +69,20 @@ class TextRows:
 
     def __getitem__(self, index: int) -> Sample:
         shard, key, fields = self._row(index)
-        return self.columns.sample(key, fields, *self.images.read(shard, pick(fields, self.columns.image), key))
+        return self.columns.sample(
+            key, fields, *self.images.read(shard, pick(fields, self.columns.image), key)
+        )
 
     def without_image(self, index: int) -> Sample:
         """Implements `SparesImages`: only the row is read."""
         shard, key, fields = self._row(index)
-        return self.columns.described(key, fields, image_file=self.images.name(shard, pick(fields, self.columns.image)))
+        return self.columns.described(
+            key, fields, image_file=self.images.name(shard, pick(fields, self.columns.image))
+        )
 
     def fingerprint(self) -> str:
-        """Hash of the names and contents of the files and of the columns, but not of the images they name."""
+        """Hash of the names and contents of the files and of the columns, but not of the images
+        they name."""
         digests = [bytes(index["digest"]).hex() for index in self.indexes]
         return fingerprint_of(type(self).__name__, self.names, digests, repr(self.columns))
 
@@ -81,9 +105,15 @@ class TextRows:
         except ChangedFileError as error:
             raise SampleError(Reason.DAMAGED_RECORD, key, error.args[0]) from error
         if len(data) != end - start:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed")
+            raise SampleError(
+                Reason.DAMAGED_RECORD, key, f"{path} became shorter since it was indexed"
+            )
         if zlib.crc32(data, before) != behind:
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"{path} has another row in its place: it was changed since")
+            raise SampleError(
+                Reason.DAMAGED_RECORD,
+                key,
+                f"{path} has another row in its place: it was changed since",
+            )
         try:
             return data.decode("utf-8-sig")
         except UnicodeDecodeError as error:
@@ -132,7 +162,11 @@ def index_records(path: str, find: Callable[[BinaryIO, "RecordStarts"], None]) -
         find(file, starts)
     starts.places.append(starts.read)
     digest = np.frombuffer(starts.digest.digest(), np.uint8)
-    return {"starts": np.array(starts.places, np.int64), "checks": starts.checks(), "digest": digest}
+    return {
+        "starts": np.array(starts.places, np.int64),
+        "checks": starts.checks(),
+        "digest": digest,
+    }
 
 
 class RecordStarts:
@@ -143,7 +177,8 @@ class RecordStarts:
 
     def __init__(self):
         self.places, self.read, self.digest = array.array("q"), 0, hashlib.sha256()
-        self._ends, self._checks = array.array("q", [0]), array.array("I", [0])  # of all lines: position and CRC-32 after each
+        # of all lines: position and CRC-32 after each
+        self._ends, self._checks = array.array("q", [0]), array.array("I", [0])
 
     def lines(self, file: BinaryIO) -> Iterator[bytes]:
         """Yields the lines of the file, each with its line end."""
@@ -158,5 +193,7 @@ class RecordStarts:
 
     def checks(self) -> np.ndarray:
         """The CRC-32 of all bytes before each of `places`, uint32."""
-        lines = np.searchsorted(np.frombuffer(self._ends, np.int64), np.frombuffer(self.places, np.int64))
+        lines = np.searchsorted(
+            np.frombuffer(self._ends, np.int64), np.frombuffer(self.places, np.int64)
+        )
         return np.frombuffer(self._checks, np.uint32)[lines]

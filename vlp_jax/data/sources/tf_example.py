@@ -1,4 +1,5 @@
-"""tf.train.Example records without TensorFlow: the wire format of TFDS, declared in a few lines of protobuf.
+"""tf.train.Example records without TensorFlow: the wire format of TFDS, declared in a few lines of
+protobuf.
 
 `tensorflow_datasets.proto.tf_example_pb2` is the same message, but importing it imports all of
 TFDS.
@@ -14,7 +15,9 @@ Values = list[bytes] | list[int] | list[float]
 
 def _example_class() -> Any:
     types = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="vlp_jax/example.proto", package="vlp_jax", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="vlp_jax/example.proto", package="vlp_jax", syntax="proto3"
+    )
 
     def field(owner, name, number, kind, of=None, repeated=False):
         label = types.LABEL_REPEATED if repeated else types.LABEL_OPTIONAL
@@ -23,11 +26,17 @@ def _example_class() -> Any:
             added.type_name = f".vlp_jax.{of}"
         return added
 
-    for name, kind in (("Bytes", types.TYPE_BYTES), ("Floats", types.TYPE_FLOAT), ("Integers", types.TYPE_INT64)):
+    for name, kind in (
+        ("Bytes", types.TYPE_BYTES),
+        ("Floats", types.TYPE_FLOAT),
+        ("Integers", types.TYPE_INT64),
+    ):
         field(file.message_type.add(name=name), "value", 1, kind, repeated=True)
     feature = file.message_type.add(name="Feature")
     feature.oneof_decl.add(name="kind")
-    for number, (name, of) in enumerate((("bytes", "Bytes"), ("floats", "Floats"), ("integers", "Integers")), start=1):
+    for number, (name, of) in enumerate(
+        (("bytes", "Bytes"), ("floats", "Floats"), ("integers", "Integers")), start=1
+    ):
         field(feature, name, number, types.TYPE_MESSAGE, of).oneof_index = 0
     features = file.message_type.add(name="Features")
     entry = features.nested_type.add(name="FeatureEntry")
@@ -56,7 +65,9 @@ def encode_example(fields: Mapping[str, Sequence]) -> bytes:
         if not values:
             feature.bytes.SetInParent()
         elif all(isinstance(value, bytes | str) for value in values):
-            feature.bytes.value.extend(value.encode() if isinstance(value, str) else value for value in values)
+            feature.bytes.value.extend(
+                value.encode() if isinstance(value, str) else value for value in values
+            )
         elif all(isinstance(value, int) for value in values):
             feature.integers.value.extend(values)
         else:

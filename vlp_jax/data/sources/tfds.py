@@ -1,4 +1,5 @@
-"""`tfds:DIR/SPLIT` and `tfds:NAME/SPLIT`: data sets of TensorFlow Datasets in ArrayRecord files, without TensorFlow.
+"""`tfds:DIR/SPLIT` and `tfds:NAME/SPLIT`: data sets of TensorFlow Datasets in ArrayRecord files,
+without TensorFlow.
 
 DIR is the folder with dataset_info.json. NAME, such as `coco_captions/2014` or `my_set:1.0.0`, is
 looked up in $TFDS_DATA_DIR or ~/tensorflow_datasets, where `tfds build --file_format=array_record
@@ -25,7 +26,9 @@ from vlp_jax.errors import DataError
 
 
 class TfdsSource:
-    """One split of a TFDS data set. The key of a sample is its feature `key`, otherwise SPLIT-NUMBER.
+    """One split of a TFDS data set.
+
+    The key of a sample is its feature `key`, otherwise SPLIT-NUMBER.
 
     Args:
       builder: a `tfds.core.DatasetBuilder`.
@@ -49,15 +52,26 @@ class TfdsSource:
         try:
             shards = builder.info.splits[split].file_instructions
             self.data = builder.as_data_source(split, decoders=decoders)
-            if builder.info.file_format.value != "array_record":  # TFDS also reads its Parquet files
+            # TFDS also reads its Parquet files
+            if builder.info.file_format.value != "array_record":
                 raise NotImplementedError
         except (ValueError, KeyError, NotImplementedError) as error:
             raise DataError(f"{spec}: {_reason(builder, split, error)}") from error
-        self.prepared = size_or_none(join(os.fspath(builder.data_dir), "manifest.json")) is not None  # written by vlp_jax.prepare
+        # written by vlp_jax.prepare
+        self.prepared = size_or_none(join(os.fspath(builder.data_dir), "manifest.json")) is not None
         self.columns = self._columns(features, tfds.features.Image, options)
-        self.shards = [(os.fspath(shard.filename), shard.skip, shard.take, shard.examples_in_shard) for shard in shards]
-        self.sizes = check_shards([path for path, *_ in self.shards], [length for *_, length in self.shards], spec)
-        self.labels = {name: feature.names for name, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)}
+        self.shards = [
+            (os.fspath(shard.filename), shard.skip, shard.take, shard.examples_in_shard)
+            for shard in shards
+        ]
+        self.sizes = check_shards(
+            [path for path, *_ in self.shards], [length for *_, length in self.shards], spec
+        )
+        self.labels = {
+            name: feature.names
+            for name, feature in features.items()
+            if isinstance(feature, tfds.features.ClassLabel)
+        }
         if len(self) == 0:
             raise DataError(f"{spec}: holds no sample")
 
@@ -69,21 +83,35 @@ class TfdsSource:
         key = f"{self.split}-{index}"
         try:
             values = self.data[index]
-        except Exception as error:  # ValueError and RuntimeError of readers, DecodeError, KeyError, ... of the record parser
-            raise SampleError(Reason.DAMAGED_RECORD, key, f"damaged record: {' '.join(str(error).split())}") from error
+        # ValueError and RuntimeError of readers, DecodeError, KeyError, ... of the record parser
+        except Exception as error:
+            raise SampleError(
+                Reason.DAMAGED_RECORD, key, f"damaged record: {' '.join(str(error).split())}"
+            ) from error
         image = pick(values, self.columns.image)
         if image is not None and not isinstance(image, bytes):
-            raise SampleError(Reason.WRONG_TYPE, key, f"its image is {type(image).__name__}, not bytes")
+            raise SampleError(
+                Reason.WRONG_TYPE, key, f"its image is {type(image).__name__}, not bytes"
+            )
         try:
-            row = {name: self._plain(name, value) for name, value in values.items() if name not in self.media}
+            row = {
+                name: self._plain(name, value)
+                for name, value in values.items()
+                if name not in self.media
+            }
         except UnicodeDecodeError as error:
-            raise SampleError(Reason.DAMAGED_TEXT, key, f"a field cannot be read: {error}") from error
+            raise SampleError(
+                Reason.DAMAGED_TEXT, key, f"a field cannot be read: {error}"
+            ) from error
         stored = row.pop("key", None) if "key" not in self.columns.used() else None
         file = row.pop(FILE, "") if self.prepared and FILE not in self.columns.used() else ""
-        return self.columns.sample(stored if isinstance(stored, str) and stored else key, row, image, file)
+        return self.columns.sample(
+            stored if isinstance(stored, str) and stored else key, row, image, file
+        )
 
     def fingerprint(self) -> str:
-        """Hash of the names, lengths and sizes of the shards, of the part read of each, and of the columns."""
+        """Hash of the names, lengths and sizes of the shards, of the part read of each, and of the
+        columns."""
         shards = [[os.path.basename(path), *rest] for path, *rest in self.shards]
         return fingerprint_of("tfds", shards, self.sizes, repr(self.columns))
 
@@ -99,7 +127,9 @@ class TfdsSource:
         """A decoded feature as a value that JSON can hold; a class label as its name."""
         value = _plain(value)
         names = self.labels.get(name)
-        return names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+        return (
+            names[value] if names and isinstance(value, int) and 0 <= value < len(names) else value
+        )
 
 
 def _plain(value: Any) -> Any:
@@ -115,10 +145,16 @@ def _plain(value: Any) -> Any:
 def _reason(builder: Any, split: str, error: Exception) -> str:
     splits = list(builder.info.splits)
     if not splits:
-        return f"is not there; make it with tfds build --file_format=array_record {builder.name}, or give its folder"
+        return (
+            f"is not there; make it with tfds build --file_format=array_record {builder.name}, "
+            "or give its folder"
+        )
     if isinstance(error, NotImplementedError):
         stored = builder.info.file_format.value
-        return f"written as {stored}; only array_record is read: tfds build --file_format=array_record {builder.name}"
+        return (
+            f"written as {stored}; only array_record is read: tfds build "
+            f"--file_format=array_record {builder.name}"
+        )
     return f"no split {split!r}; splits: {', '.join(splits)}"
 
 
@@ -138,7 +174,9 @@ def _builder(place: str, spec: str) -> Any:
     try:
         return build()
     except Exception as error:  # TFDS raises its own errors and those of the storage
-        raise DataError(f"{spec}: {expected} ({str(error).strip().partition(chr(10))[0]})") from error
+        raise DataError(
+            f"{spec}: {expected} ({str(error).strip().partition(chr(10))[0]})"
+        ) from error
 
 
 def open_tfds(rest: str) -> TfdsSource:

@@ -1,4 +1,5 @@
-"""`webdataset:PATTERN`: tar files, in which members that share a name up to its first dot are one sample.
+"""`webdataset:PATTERN`: tar files, in which members that share a name up to its first dot are one
+sample.
 
 See `tar_samples.py` for the grouping. The image of a sample is its .png, .jpg, .webp, ... (see
 `image_endings.py`). Its captions are `caption` and `captions` in its .json, or, where there is
@@ -24,7 +25,14 @@ from urllib.parse import quote_plus
 import numpy as np
 
 from vlp_jax.data.notifications import listed, notice
-from vlp_jax.data.samples import Reason, Sample, SampleError, check_captions, check_index, fingerprint_of
+from vlp_jax.data.samples import (
+    Reason,
+    Sample,
+    SampleError,
+    check_captions,
+    check_index,
+    fingerprint_of,
+)
 from vlp_jax.data.sources.class_files import class_files
 from vlp_jax.data.sources.columns import Columns, locate
 from vlp_jax.data.sources.file_patterns import find_files, without_query
@@ -64,17 +72,28 @@ class WebDatasetSource:
     def __init__(self, paths: list[str], spec: str, options: Options):
         self.spec, self.paths, self.options = spec, list(paths), options
         images = tuple(options.get("image", ()))
-        self.columns = Columns.of({name: values for name, values in options.items() if name != "image"}, spec, image="")
+        self.columns = Columns.of(
+            {name: values for name, values in options.items() if name != "image"}, spec, image=""
+        )
         kind = "-".join(["webdataset-samples", *map(quote_plus, images)])
         build = functools.partial(index_tar, images=images)
         self.indexes = [TarIndex(arrays) for arrays in load_indexes(self.paths, kind, build, spec)]
         self.starts = np.cumsum([0, *map(len, self.indexes)])
-        self.left_out = dict(sum((Counter(tar.notes["left_out"]) for tar in self.indexes), Counter()).most_common())
+        self.left_out = dict(
+            sum((Counter(tar.notes["left_out"]) for tar in self.indexes), Counter()).most_common()
+        )
         check_counts(self.paths, list(map(len, self.indexes)), spec)
         if len(self) == 0:
-            raise DataError(f"{spec}: no sample in {len(self.paths)} tar file(s); members must be named KEY.jpg, KEY.txt"
-                            f"{', and there are ' + listed(self.left_out) if self.left_out else ''}")
-        names, self.templates = class_files(self.paths) if any(tar.notes["classes"] for tar in self.indexes) else ([], [])
+            raise DataError(
+                f"{spec}: no sample in {len(self.paths)} tar file(s); members must be "
+                "named KEY.jpg, "
+                f"KEY.txt{', and there are ' + listed(self.left_out) if self.left_out else ''}"
+            )
+        names, self.templates = (
+            class_files(self.paths)
+            if any(tar.notes["classes"] for tar in self.indexes)
+            else ([], [])
+        )
         self.class_names = {CLS: names, NAME: names} if names else {}
         self._say_what_is_missing()
 
@@ -99,32 +118,50 @@ class WebDatasetSource:
             if members[IMAGE] == NO_MEMBER:
                 raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
             label = self._class(key, parse_text(key, label, CLS))
-            captions, metadata = self._captions_and_metadata(key, parse_json(key, fields), parse_text(key, text), label)
+            captions, metadata = self._captions_and_metadata(
+                key, parse_json(key, fields), parse_text(key, text), label
+            )
         except SampleError as error:
             missing = error.reason in (Reason.MISSING_IMAGE, Reason.MISSING_CAPTION)
             if missing and tar.cut is not None and row == len(tar) - 1:
-                raise SampleError(Reason.CUT_OFF, key, f"{error.message}; {self.paths[shard]} is cut off behind it") from error
+                raise SampleError(
+                    Reason.CUT_OFF,
+                    key,
+                    f"{error.message}; {self.paths[shard]} is cut off behind it",
+                ) from error
             raise
         return Sample(key, image or b"", tuple(captions), metadata, tuple(captions.values()))
 
     def fingerprint(self) -> str:
-        """Hash of the names and sample counts of the tars, their keys, sizes and truncation, and the options."""
-        shards = [[os.path.basename(path), len(tar), tar.digest, tar.cut]
-                  for path, tar in zip(self.paths, self.indexes, strict=True)]
+        """Hash of the names and sample counts of the tars, their keys, sizes and truncation, and
+        the options."""
+        shards = [
+            [os.path.basename(path), len(tar), tar.digest, tar.cut]
+            for path, tar in zip(self.paths, self.indexes, strict=True)
+        ]
         return fingerprint_of("webdataset", shards, self.options)
 
-    def _captions_and_metadata(self, key: str, fields: dict[str, Any], text: str | None,
-                               label: dict[str, Any]) -> tuple[dict[str, str], dict]:
+    def _captions_and_metadata(
+        self, key: str, fields: dict[str, Any], text: str | None, label: dict[str, Any]
+    ) -> tuple[dict[str, str], dict]:
         if "caption" not in self.options:
             values, metadata = usual_captions(fields, text)
             metadata |= label
             if label and all(value is None for _, value in values):
                 name = metadata.get(NAME) or label[CLS]
-                return self.columns.prompted({name: NAME} if isinstance(name, str) else {}), metadata
+                return self.columns.prompted(
+                    {name: NAME} if isinstance(name, str) else {}
+                ), metadata
             return self.columns.prompted(check_captions(values, key)), metadata
         used = self.columns.used()
-        row = fields | {name: str(value) for name, value in label.items()} | ({} if text is None else {TEXT: text})
-        return self.columns.captions_of(key, row), {name: value for name, value in fields.items() if name not in used} | label
+        row = (
+            fields
+            | {name: str(value) for name, value in label.items()}
+            | ({} if text is None else {TEXT: text})
+        )
+        return self.columns.captions_of(key, row), {
+            name: value for name, value in fields.items() if name not in used
+        } | label
 
     def _class(self, key: str, text: str | None) -> dict[str, Any]:
         """The metadata from the text of a .cls."""
@@ -136,18 +173,31 @@ class WebDatasetSource:
         if number is None or not names:
             return {CLS: text if number is None else number}
         if number >= len(names):
-            raise SampleError(Reason.WRONG_TYPE, key, f"its class is {number}, and classnames.txt names {len(names)}, from 0 on")
+            raise SampleError(
+                Reason.WRONG_TYPE,
+                key,
+                f"its class is {number}, and classnames.txt names {len(names)}, from 0 on",
+            )
         return {CLS: number, NAME: names[number]}
 
-    def _read(self, shard: int, key: str, members: list[list[int]], checks: list[int]) -> list[bytes | None]:
-        """The contents of members (first block + 1, size), in one read if little is between them; None for block 0."""
+    def _read(
+        self, shard: int, key: str, members: list[list[int]], checks: list[int]
+    ) -> list[bytes | None]:
+        """The contents of members (first block + 1, size), in one read if little is between them;
+        None for block 0."""
         path, cut, sparse = self.paths[shard], self.indexes[shard].cut, self.indexes[shard].sparse
-        there = [((block - 1) * BLOCK, size, check) for (block, size), check in zip(members, checks, strict=True) if block]
+        there = [
+            ((block - 1) * BLOCK, size, check)
+            for (block, size), check in zip(members, checks, strict=True)
+            if block
+        ]
         if not there:
             return [None] * len(members)
         last = max(start + size for start, size, _ in there)
         if cut is not None and last > cut:
-            raise SampleError(Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}")
+            raise SampleError(
+                Reason.CUT_OFF, key, f"{path} is cut off in the middle of it, at byte {cut}"
+            )
         data = read_members(path, key, there, GAP, self.indexes[shard].file)
         for start in data.keys() & sparse.keys():
             data[start] = sparse[start].expand(data[start])
@@ -156,30 +206,58 @@ class WebDatasetSource:
     def _say_what_is_missing(self) -> None:
         if self.left_out:
             count = sum(self.left_out.values())
-            notice(f"data note: {self.spec}: {count:,} members are part of no sample: {listed(self.left_out)}; samples are an "
-                   "image with .json, .txt or .cls of its name (?image=ENDING chooses another image)")
-        apart = [(path, tar.notes["apart"]) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.notes["apart"]]
+            notice(
+                f"data note: {self.spec}: {count:,} members are part of no sample: "
+                f"{listed(self.left_out)}; samples are an image with .json, .txt or .cls of its "
+                "name (?image=ENDING chooses another image)"
+            )
+        apart = [
+            (path, tar.notes["apart"])
+            for path, tar in zip(self.paths, self.indexes, strict=True)
+            if tar.notes["apart"]
+        ]
         if apart:
-            path, more = apart[0][0], f" (and in {len(apart) - 1} more tars)" if len(apart) > 1 else ""
+            path, more = (
+                apart[0][0],
+                (f" (and in {len(apart) - 1} more tars)") if len(apart) > 1 else "",
+            )
             command = sorting_command(path)
-            notice(f"data note: {path}: {apart[0][1]:,} samples have members that are not next to each other{more}, so each takes "
-                   f"several reads; sort them: {command}")
-        cut = [(path, tar.cut) for path, tar in zip(self.paths, self.indexes, strict=True) if tar.cut is not None]
+            notice(
+                f"data note: {path}: {apart[0][1]:,} samples have members that are not next to "
+                f"each other{more}, so each takes several reads; sort them: {command}"
+            )
+        cut = [
+            (path, tar.cut)
+            for path, tar in zip(self.paths, self.indexes, strict=True)
+            if tar.cut is not None
+        ]
         if cut:
             (path, size), more = cut[0], f" (and {len(cut) - 1} more tars)" if len(cut) > 1 else ""
-            notice(f"data warning: {path} is cut off at byte {size}{more}; whatever came behind is lost, "
-                   "and its last sample is replaced if it is not whole")
+            notice(
+                f"data warning: {path} is cut off at byte {size}{more}; whatever came behind is "
+                "lost, and its last sample is replaced if it is not whole"
+            )
         empty = [path for path, tar in zip(self.paths, self.indexes, strict=True) if not len(tar)]
         if empty:
             more = f" (nor do {len(empty) - 1} more tars)" if len(empty) > 1 else ""
-            notice(f"data warning: {empty[0]} holds no sample{more}; members must be named KEY.jpg, KEY.txt")
+            notice(
+                f"data warning: {empty[0]} holds no sample{more}; members must be named "
+                "KEY.jpg, KEY.txt"
+            )
 
 
 def sorting_command(path: str) -> str:
     """A shell command that writes a tar again with its members in the order of their names."""
     name = os.path.basename(without_query(path)).removesuffix(".tar")
-    folder, sorted_tar, tar = shlex.quote(name), shlex.quote(f"{name}-sorted.tar"), shlex.quote(path)
-    return f"mkdir {folder} && tar -xf {tar} -C {folder} && (cd {folder} && tar --sort=name -cf - *) > {sorted_tar}"
+    folder, sorted_tar, tar = (
+        shlex.quote(name),
+        shlex.quote(f"{name}-sorted.tar"),
+        shlex.quote(path),
+    )
+    return (
+        f"mkdir {folder} && tar -xf {tar} -C {folder} && (cd {folder} && tar --sort=name -cf - "
+        f"*) > {sorted_tar}"
+    )
 
 
 def parse_json(key: str, data: bytes | None) -> dict[str, Any]:
@@ -193,7 +271,9 @@ def parse_json(key: str, data: bytes | None) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise SampleError(Reason.DAMAGED_TEXT, key, f"its .json cannot be read: {error}") from error
     if not isinstance(fields, dict):
-        raise SampleError(Reason.WRONG_TYPE, key, f"its .json is {type(fields).__name__}, not an object")
+        raise SampleError(
+            Reason.WRONG_TYPE, key, f"its .json is {type(fields).__name__}, not an object"
+        )
     return fields
 
 
@@ -206,10 +286,14 @@ def parse_text(key: str, data: bytes | None, ending: str = TEXT) -> str | None:
     try:
         return None if data is None else data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SampleError(Reason.DAMAGED_TEXT, key, f"its .{ending} is not UTF-8: {error}") from error
+        raise SampleError(
+            Reason.DAMAGED_TEXT, key, f"its .{ending} is not UTF-8: {error}"
+        ) from error
 
 
-def usual_captions(fields: dict[str, Any], text: str | None) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
+def usual_captions(
+    fields: dict[str, Any], text: str | None
+) -> tuple[list[tuple[str, Any]], dict[str, Any]]:
     """The default captions of a sample, with their fields, and the metadata.
 
     `caption` comes before `captions`. The .txt is used only without them. A `captions` that maps
@@ -228,4 +312,6 @@ def open_webdataset(rest: str) -> WebDatasetSource:
       DataError: for a wrong option; see `find_files` and `WebDatasetSource`.
     """
     pattern, options = split_options(rest, "webdataset", OPTIONS)
-    return WebDatasetSource(find_files(pattern, "webdataset", remote=True), f"webdataset:{rest}", options)
+    return WebDatasetSource(
+        find_files(pattern, "webdataset", remote=True), f"webdataset:{rest}", options
+    )

@@ -10,18 +10,30 @@ from typing import Literal, get_args
 from vlp_jax.data.text.stop_words import without_stop_words
 from vlp_jax.data.text.vqa_answers import vqa_answer
 
-ChangeOfText = Literal["ftfy", "html", "lower_case", "vqa_answer", "person", "separators", "marks", "marks_to_blanks",
-                       "punctuation", "stop_words", "whitespace"]
+ChangeOfText = Literal[
+    "ftfy",
+    "html",
+    "lower_case",
+    "vqa_answer",
+    "person",
+    "separators",
+    "marks",
+    "marks_to_blanks",
+    "punctuation",
+    "stop_words",
+    "whitespace",
+]
 CHANGES_OF_TEXT = get_args(ChangeOfText)
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _NO_MARKS = str.maketrans("", "", ",.'!?\"()*#:;~")
-_BLANK_MARKS = str.maketrans({mark: " " for mark in ".!\"()*#:;~"})
+_BLANK_MARKS = str.maketrans({mark: " " for mark in '.!"()*#:;~'})
 _BLANK_SEPARATORS = str.maketrans({"-": " ", "/": " "})
 _PERSON = re.compile("<person>", re.IGNORECASE)
 
 
 def canonicalize(text: str, names: Collection[str]) -> str:
-    """`text` after the named changes, each applied once, always in this order, whatever the order of `names`.
+    """`text` after the named changes, each applied once, always in this order, whatever the order
+    of `names`.
 
     Changes:
       ftfy: repairs wrongly decoded text, replaces ligatures and typographic quotes by plain ones,

@@ -1,4 +1,5 @@
-"""The text of a sample in a training step: drawn from its captions and keywords by the weights of the config."""
+"""The text of a sample in a training step: drawn from its captions and keywords by the weights of
+the config."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,9 +17,11 @@ class TextsConfig(Section):
     """The choice of a sample's text. Weights are relative."""
 
     caption: float = between(1.0, 0.0)  # one of its captions
-    caption_and_keywords: float = between(0.0, 0.0)  # a caption followed by some of its keywords in random order
+    # a caption followed by some of its keywords in random order
+    caption_and_keywords: float = between(0.0, 0.0)
     keywords: float = between(0.0, 0.0)  # keywords only
-    caption_fields: dict[str, float] = section(dict)  # field: weight of its captions; empty: all captions equally
+    # field: weight of its captions; empty: all captions equally
+    caption_fields: dict[str, float] = section(dict)
     prompts: tuple[str, ...] = ("{}",)  # one is drawn; {} is replaced by the text
 
 
@@ -41,23 +44,36 @@ def draw_caption(sample: Sample, fields: Mapping[str, float], rng: np.random.Gen
     present = [name for name in dict.fromkeys(sample.caption_fields) if fields.get(name, 0.0) > 0.0]
     if not present:
         found = ", ".join(dict.fromkeys(sample.caption_fields))
-        raise SampleError(Reason.MISSING_CAPTION, sample.key, f"has no caption in {', '.join(fields)} (caption_fields), only in "
-                          f"{found}; name its fields in the source: ?caption=FIELD|FIELD")
+        raise SampleError(
+            Reason.MISSING_CAPTION,
+            sample.key,
+            "has no caption in "
+            f"{', '.join(fields)} "
+            "(caption_fields), only in "
+            f"{found}; name its fields in the source: ?caption=FIELD|FIELD",
+        )
     weights = np.array([fields[name] for name in present])
     field = present[int(rng.choice(len(present), p=weights / weights.sum()))]
-    captions = [caption for caption, name in zip(sample.captions, sample.caption_fields, strict=True) if name == field]
+    captions = [
+        caption
+        for caption, name in zip(sample.captions, sample.caption_fields, strict=True)
+        if name == field
+    ]
     return captions[int(rng.integers(len(captions)))]
 
 
 def draw_text(caption: str, sample: Sample, texts: TextsConfig, rng: np.random.Generator) -> str:
-    """`caption`, `caption` with some of the sample's keywords, or keywords alone, in one of the prompts."""
+    """`caption`, `caption` with some of the sample's keywords, or keywords alone, in one of the
+    prompts."""
     text = _with_keywords(caption, sample, texts, rng)
     prompts = texts.prompts
     prompt = prompts[0] if len(prompts) == 1 else prompts[int(rng.integers(len(prompts)))]
     return prompt.replace("{}", text)
 
 
-def _with_keywords(caption: str, sample: Sample, texts: TextsConfig, rng: np.random.Generator) -> str:
+def _with_keywords(
+    caption: str, sample: Sample, texts: TextsConfig, rng: np.random.Generator
+) -> str:
     """The drawn combination of caption and keywords; the caption for a sample without keywords."""
     keywords = sample.metadata.get("keywords") or []
     kinds = np.array([texts.caption, texts.caption_and_keywords, texts.keywords])
@@ -66,7 +82,10 @@ def _with_keywords(caption: str, sample: Sample, texts: TextsConfig, rng: np.ran
     kind = rng.choice(3, p=kinds / kinds.sum())
     if kind == 0:
         return caption
-    chosen = [str(keywords[i]) for i in rng.permutation(len(keywords))[:rng.integers(1, len(keywords) + 1)]]
+    chosen = [
+        str(keywords[i])
+        for i in rng.permutation(len(keywords))[: rng.integers(1, len(keywords) + 1)]
+    ]
     return ", ".join(([caption] if kind == 1 else []) + chosen)
 
 
@@ -82,10 +101,15 @@ def check_texts(texts: TextsConfig, place: str) -> None:
         prompt without {}.
     """
     if texts.caption + texts.caption_and_keywords + texts.keywords <= 0:
-        raise ConfigError(f"{place}.caption, caption_and_keywords, keywords: at least one weight must be above 0")
+        raise ConfigError(
+            f"{place}.caption, caption_and_keywords, keywords: at least one weight must be above 0"
+        )
     weights = texts.caption_fields.values()
     if weights and (min(weights) < 0 or sum(weights) <= 0):
-        raise ConfigError(f"{place}.caption_fields: weights are at least 0, and one of them above 0; got {texts.caption_fields}")
+        raise ConfigError(
+            f"{place}.caption_fields: weights are at least 0, and one of them above "
+            f"0; got {texts.caption_fields}"
+        )
     if not texts.prompts:
         raise ConfigError(f"{place}.prompts: at least one is needed; '{{}}' is the text itself")
     for prompt in texts.prompts:

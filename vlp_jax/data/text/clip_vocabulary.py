@@ -1,4 +1,5 @@
-"""CLIP's vocabulary (Radford et al. 2021), built from OpenAI's `bpe_simple_vocab_16e6.txt.gz` in this package."""
+"""CLIP's vocabulary (Radford et al. 2021), built from OpenAI's `bpe_simple_vocab_16e6.txt.gz` in
+this package."""
 
 import functools
 import gzip
@@ -21,22 +22,39 @@ def clip_definition() -> str:
     start and end of text. Texts are lower-cased. The other changes that CLIP's code makes to
     captions are changes of `canonicalize`: ftfy, html, whitespace.
     """
-    lines = gzip.decompress((importlib.resources.files("vlp_jax.data") / FILE).read_bytes()).decode().split("\n")
-    merges = [(first, second) for first, second in map(str.split, lines[1:MERGES + 1])]
+    lines = (
+        gzip.decompress((importlib.resources.files("vlp_jax.data") / FILE).read_bytes())
+        .decode()
+        .split("\n")
+    )
+    merges = [(first, second) for first, second in map(str.split, lines[1 : MERGES + 1])]
     letters = bytes_in_order()
     tokens = [*letters, *(f"{letter}</w>" for letter in letters), *map("".join, merges), *SPECIAL]
-    tokenizer = tokenizers.Tokenizer(models.BPE({token: number for number, token in enumerate(tokens)}, merges,
-                                                end_of_word_suffix="</w>"))
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(
+            {token: number for number, token in enumerate(tokens)},
+            merges,
+            end_of_word_suffix="</w>",
+        )
+    )
     tokenizer.normalizer = normalizers.Lowercase()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(WORDS), behavior="removed", invert=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
     tokenizer.add_special_tokens(list(SPECIAL))
     return tokenizer.to_str()
 
 
 def bytes_in_order() -> list[str]:
-    """The 256 characters that represent bytes: the visible ones for themselves, then the others from U+0100 on."""
-    seen = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    """The 256 characters that represent bytes: the visible ones for themselves, then the others
+    from U+0100 on."""
+    seen = [
+        *range(ord("!"), ord("~") + 1),
+        *range(ord("¡"), ord("¬") + 1),
+        *range(ord("®"), ord("ÿ") + 1),
+    ]
     return [chr(byte) for byte in seen] + [chr(256 + number) for number in range(256 - len(seen))]

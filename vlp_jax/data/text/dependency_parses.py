@@ -1,4 +1,5 @@
-"""Which words of a caption depend on each other: from a parse in a sample's metadata to edges between tokens."""
+"""Which words of a caption depend on each other: from a parse in a sample's metadata to edges
+between tokens."""
 
 import dataclasses
 import re
@@ -11,7 +12,8 @@ from vlp_jax.config.section import Section
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.columns import pick
 
-SOURCE_PROMPT = re.compile(r"[?&#]prompt=")  # an option of a source that inserts captions into prompts
+# an option of a source that inserts captions into prompts
+SOURCE_PROMPT = re.compile(r"[?&#]prompt=")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,13 +25,19 @@ class DependenciesConfig(Section):
     unless data.text.canonicalize removes it first.
     """
 
-    field: str = ""  # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order. Required
+    # of the metadata, with dots as in `Target`: a list of pairs for each caption, in order.
+    # Required
+    field: str = ""
 
     def validate(self, where: str, experiment: Any) -> Iterator[str]:
-        """Messages about a missing field, a fusion that reads no dependencies, and texts that are not a single caption."""
+        """Messages about a missing field, a fusion that reads no dependencies, and texts that are
+        not a single caption."""
         yield from super().validate(where, experiment)
         if not getattr(experiment.model.fusion, "reads_dependencies", False):
-            yield f"{where}: has no effect without model.fusion.kind='graph' with words='dependencies'"
+            yield (
+                f"{where}: has no effect without model.fusion.kind='graph' with "
+                "words='dependencies'"
+            )
         if not self.field:
             yield f"{where}.field: is missing; name the field of the metadata that holds them"
         yield from problems_of_texts(where, experiment.data)
@@ -47,7 +55,10 @@ def problems_of_texts(where: str, data: Any) -> Iterator[str]:
     if data.text.truncation_side != "right":
         yield f"data.text.truncation_side: is 'left', {why} 'right'"
     if "stop_words" in data.text.canonicalize:
-        yield f"data.text.canonicalize: has 'stop_words', and {where} count all words of a caption; leave it out"
+        yield (
+            f"data.text.canonicalize: has 'stop_words', and {where} count all words of a "
+            "caption; leave it out"
+        )
     if data.text.packing is not None:
         yield f"data.text.packing: is {data.text.packing}, {why} None"
     parts = {f"data.train.mixture.{name}": part for name, part in data.train.mixture.items()}
@@ -61,8 +72,9 @@ def problems_of_texts(where: str, data: Any) -> Iterator[str]:
             yield f"{path}.source: has the option prompt=, {why} none"
 
 
-
-def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: DependenciesConfig) -> dict[str, np.ndarray]:
+def parses_in(
+    key: str, metadata: Mapping[str, Any], captions: Sequence[str], spec: DependenciesConfig
+) -> dict[str, np.ndarray]:
     """The parses of the captions of a sample.
 
     Args:
@@ -81,16 +93,30 @@ def parses_in(key: str, metadata: Mapping[str, Any], captions: Sequence[str], sp
     held = pick(metadata, spec.field)
     if held is None or is_list(held) and not len(held):
         held = [None] * len(captions)
-    if len(captions) == 1 and is_list(held) and is_list(held[0]) and len(held[0]) and not is_list(held[0][0]):
+    if (
+        len(captions) == 1
+        and is_list(held)
+        and is_list(held[0])
+        and len(held[0])
+        and not is_list(held[0][0])
+    ):
         held = [held]
     if not is_list(held) or len(held) != len(captions):
-        raise SampleError(Reason.WRONG_DEPENDENCIES, key, f"its {spec.field} is no list with a parse for each of its "
-                          f"{len(captions)} captions, where a repeated caption counts once")
-    return {caption: pairs_in(key, parse, spec) for caption, parse in zip(captions, held, strict=True)}
+        raise SampleError(
+            Reason.WRONG_DEPENDENCIES,
+            key,
+            f"its {spec.field} is no list with a "
+            "parse for each of its "
+            f"{len(captions)} captions, where a repeated caption counts once",
+        )
+    return {
+        caption: pairs_in(key, parse, spec) for caption, parse in zip(captions, held, strict=True)
+    }
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value is a list in any of the forms in which sources return lists; Parquet returns arrays."""
+    """Whether a value is a list in any of the forms in which sources return lists; Parquet returns
+    arrays."""
     return isinstance(value, list | tuple | np.ndarray)
 
 
@@ -108,12 +134,21 @@ def pairs_in(key: str, parse: Any, spec: DependenciesConfig) -> np.ndarray:
         return np.zeros((0, 2), np.int64)
     if pairs.ndim == 2 and pairs.shape[1] == 2 and pairs.dtype.kind in "iu" and pairs.min() >= 0:
         return pairs
-    raise SampleError(Reason.WRONG_DEPENDENCIES, key, f"its {spec.field} holds {str(parse)[:100]}; a parse is a list of pairs "
-                      "[head, dependent] of places of words, whole numbers from 0 on")
+    raise SampleError(
+        Reason.WRONG_DEPENDENCIES,
+        key,
+        f"its {spec.field} holds "
+        f"{str(parse)[:100]}; a parse is a list of "
+        "pairs "
+        "[head, dependent] of places of words, whole numbers from 0 on",
+    )
 
 
-def word_edges(parses: Sequence[np.ndarray], word_start: np.ndarray, in_words: np.ndarray) -> np.ndarray:
-    """Edges between tokens of the same word, and between the tokens of a word and those of its head.
+def word_edges(
+    parses: Sequence[np.ndarray], word_start: np.ndarray, in_words: np.ndarray
+) -> np.ndarray:
+    """Edges between tokens of the same word, and between the tokens of a word and those of its
+    head.
 
     Args:
       parses: for each text int [N, 2]. Positions after its last word, which may have been cut off,

@@ -7,8 +7,11 @@ them or is dropped. The window alone decides which.
 import numpy as np
 
 
-def pack(ids: np.ndarray, mask: np.ndarray, window: int, rows: int, padding: int) -> dict[str, np.ndarray]:
-    """First-fit packing in the order of the examples: each caption goes into the first row that has room for it.
+def pack(
+    ids: np.ndarray, mask: np.ndarray, window: int, rows: int, padding: int
+) -> dict[str, np.ndarray]:
+    """First-fit packing in the order of the examples: each caption goes into the first row that has
+    room for it.
 
     Args:
       ids: [b, L], int32, token ids; b is a multiple of the window.

@@ -24,15 +24,18 @@ if TYPE_CHECKING:
 class TextConfig(Section):
     """Conversion of a caption to token ids. The length is the model's (`model.text.length`)."""
 
-    # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a Hugging Face tokenizer's files,
-    # or OWNER/NAME on the Hugging Face hub
+    # "embedded:emoji", a tokenizer.json, a SentencePiece .model, a vocab.txt, a folder with a
+    # Hugging Face tokenizer's files, or OWNER/NAME on the Hugging Face hub
     tokenizer: str = "embedded:emoji"
-    canonicalize: tuple[ChangeOfText, ...] = ()  # changes of `data/text/canonicalize.py`, always in its order
+    # changes of `data/text/canonicalize.py`, always in its order
+    canonicalize: tuple[ChangeOfText, ...] = ()
     start_token: str | None = "<start>"
     end_token: str | None = "<end>"
     padding_token: str = "<pad>"
-    truncation_side: Literal["right", "left"] = "right"  # side where long texts lose tokens; "left" keeps a dialogue's latest turns
-    packing: int | None = between(None, 1)  # number of consecutive captions that share `packing_rows` rows; None: a row each
+    # side where long texts lose tokens; "left" keeps a dialogue's latest turns
+    truncation_side: Literal["right", "left"] = "right"
+    # number of consecutive captions that share `packing_rows` rows; None: a row each
+    packing: int | None = between(None, 1)
     packing_rows: int = between(1, 1)  # captions that do not fit in them are left out, and counted
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
@@ -79,23 +82,29 @@ class Tokenizer:
         for row, caption in enumerate(captions):
             kept = caption[:room] if self.spec.truncation_side == "right" else caption[-room:]
             tokens = [*start, *kept, *end] or [padding]
-            ids[row, :len(tokens)], mask[row, :len(tokens)] = tokens, True
+            ids[row, : len(tokens)], mask[row, : len(tokens)] = tokens, True
             truncated[row] = len(caption) > room
         return ids, mask, truncated
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each caption, after `canonicalize`, without start and end token and of any length.
+        """The ids of each caption, after `canonicalize`, without start and end token and of any
+        length.
 
         No id is that of a special token, whatever a caption spells: a caption that spells one is
         cut within it.
         """
         captions = [canonicalize(text, self.spec.canonicalize) for text in texts]
         rows = self.backend.encode(captions)
-        return [row if self.reserved.isdisjoint(row) else self.encode_apart(caption)
-                for caption, row in zip(captions, rows, strict=True)]
+        return [
+            row if self.reserved.isdisjoint(row) else self.encode_apart(caption)
+            for caption, row in zip(captions, rows, strict=True)
+        ]
 
     def encode_apart(self, caption: str) -> list[int]:
-        """The ids of a caption that spells special tokens. The caption is cut within each of them."""
+        """The ids of a caption that spells special tokens.
+
+        The caption is cut within each of them.
+        """
         pieces = self.spelt.sub(lambda found: f"{found[0][0]}\0{found[0][1:]}", caption).split("\0")
         rows = self.backend.encode([piece for piece in pieces if piece])
         return [token for row in rows for token in row if token not in self.reserved]
@@ -115,7 +124,11 @@ class Tokenizer:
     @functools.cached_property
     def spelt(self) -> re.Pattern:
         """A pattern that matches where a caption spells a reserved token."""
-        names = [token for token, number in self.backend.tokens().items() if number in self.reserved and len(token) > 1]
+        names = [
+            token
+            for token, number in self.backend.tokens().items()
+            if number in self.reserved and len(token) > 1
+        ]
         return re.compile("|".join(map(re.escape, sorted(names, key=len, reverse=True))) or "(?!)")
 
     def mask_of(self, ids: np.ndarray) -> np.ndarray:
@@ -135,7 +148,9 @@ class Tokenizer:
         return positions <= last[:, None]
 
     def word_start(self, ids: np.ndarray) -> np.ndarray:
-        """Where words begin in rows made by this tokenizer, [B, L] bool. Special tokens are words of their own.
+        """Where words begin in rows made by this tokenizer, [B, L] bool.
+
+        Special tokens are words of their own.
 
         Raises:
           ConfigError: if the vocabulary has no marks for words.
@@ -158,13 +173,20 @@ class Tokenizer:
 
     @functools.cached_property
     def special_ids(self) -> tuple[list[int], list[int], int]:
-        """Ids of the start and the end token (empty where the config has none), and the id of padding."""
+        """Ids of the start and the end token (empty where the config has none), and the id of
+        padding."""
         start, end, padding = (
             [] if token is None else [self.id_of(name, token)]
-            for name, token in (("start_token", self.spec.start_token), ("end_token", self.spec.end_token),
-                                ("padding_token", self.spec.padding_token)))
+            for name, token in (
+                ("start_token", self.spec.start_token),
+                ("end_token", self.spec.end_token),
+                ("padding_token", self.spec.padding_token),
+            )
+        )
         if len(start) + len(end) >= self.length:
-            raise ConfigError(f"model.text.length: {self.length} leaves no room next to the special tokens")
+            raise ConfigError(
+                f"model.text.length: {self.length} leaves no room next to the special tokens"
+            )
         return start, end, padding[0]
 
     def id_of(self, name: str, token: str) -> int:
@@ -175,7 +197,9 @@ class Tokenizer:
         """
         found = self.backend.token_to_id(token)
         if found is None:
-            raise ConfigError(f"data.text.{name}: {token!r} is not in the vocabulary of {self.spec.tokenizer}")
+            raise ConfigError(
+                f"data.text.{name}: {token!r} is not in the vocabulary of {self.spec.tokenizer}"
+            )
         return found
 
     @property
@@ -203,8 +227,13 @@ def load_tokenizer(spec: TextConfig, length: int, vocab_size: int) -> Tokenizer:
     try:
         size = tokenizer.vocab_size
     except ValueError as error:
-        raise ConfigError(f"data.text.tokenizer: {spec.tokenizer} is not a tokenizer definition: {error}") from error
+        raise ConfigError(
+            f"data.text.tokenizer: {spec.tokenizer} is not a tokenizer definition: {error}"
+        ) from error
     if size > vocab_size:
-        raise ConfigError(f"model.text.vocab_size: {vocab_size} is less than the {size} ids of {spec.tokenizer}")
-    tokenizer.special_ids  # noqa: B018 - looked up now, so that a missing token fails before the first batch
+        raise ConfigError(
+            f"model.text.vocab_size: {vocab_size} is less than the {size} ids of {spec.tokenizer}"
+        )
+    # looked up now, so that a missing token fails before the first batch
+    tokenizer.special_ids  # noqa: B018
     return tokenizer

@@ -1,4 +1,5 @@
-"""Tokenizer files from the Hugging Face hub: the cached copy first, then the network, within a limited time."""
+"""Tokenizer files from the Hugging Face hub: the cached copy first, then the network, within a
+limited time."""
 
 import os
 import re
@@ -7,8 +8,17 @@ import threading
 from vlp_jax.errors import ConfigError
 
 SECONDS = 60.0  # time limit for the download of a few megabytes
-FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "config.json",
-         "vocab.json", "merges.txt", "vocab.txt", "*.model")
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "config.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "*.model",
+)
 _NAME = re.compile(r"[\w.-]+/[\w.-]+")
 _ENDINGS = (".json", ".model", ".txt")
 _VOCABULARY = ("tokenizer.json", "vocab.json", "vocab.txt")
@@ -29,7 +39,9 @@ def hub_folder(name: str) -> str:
     import huggingface_hub
 
     try:
-        folder = huggingface_hub.snapshot_download(name, allow_patterns=list(FILES), local_files_only=True)
+        folder = huggingface_hub.snapshot_download(
+            name, allow_patterns=list(FILES), local_files_only=True
+        )
         if any(file in _VOCABULARY or file.endswith(".model") for file in os.listdir(folder)):
             return folder
     except Exception:  # noqa: S110 - not cached; the hub is tried next
@@ -38,11 +50,14 @@ def hub_folder(name: str) -> str:
 
     def fetch():
         try:
-            outcome.append(huggingface_hub.snapshot_download(name, allow_patterns=list(FILES), etag_timeout=10))
+            outcome.append(
+                huggingface_hub.snapshot_download(name, allow_patterns=list(FILES), etag_timeout=10)
+            )
         except Exception as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=fetch, daemon=True)  # daemon: it may never end, because the library retries without a limit
+    # daemon: it may never end, because the library retries without a limit
+    thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
     thread.join(SECONDS)
     found = outcome[0] if outcome else f"no answer within {SECONDS:g} seconds"
@@ -52,6 +67,7 @@ def hub_folder(name: str) -> str:
     target = f"tokenizers/{name.split('/')[1]}"
     raise ConfigError(
         f"data.text.tokenizer: {name!r} is no file or folder here, is not in the cache "
-        f"({huggingface_hub.constants.HF_HUB_CACHE}), and the Hugging Face hub did not deliver it ({reason[:200]}); where "
-        f"there is a network run `hf download {name} --local-dir {target}`, bring the folder here and name it: "
-        f"--config.data.text.tokenizer={target}")
+        f"({huggingface_hub.constants.HF_HUB_CACHE}), and the Hugging Face hub did not deliver it "
+        f"({reason[:200]}); where there is a network run `hf download {name} --local-dir "
+        f"{target}`, bring the folder here and name it: --config.data.text.tokenizer={target}"
+    )

@@ -1,4 +1,5 @@
-"""The two libraries behind a `Tokenizer`, `tokenizers` and `sentencepiece`, under one small interface.
+"""The two libraries behind a `Tokenizer`, `tokenizers` and `sentencepiece`, under one small
+interface.
 
 A SentencePiece model is run by its own library and not converted. The conversion of transformers
 gives other ids for unknown characters, byte fallback and unusual white space.
@@ -59,7 +60,10 @@ class LibraryModel:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of all texts in one call of the library, which runs in several threads."""
-        return [encoded.ids for encoded in self.library.encode_batch_fast(list(texts), add_special_tokens=False)]
+        return [
+            encoded.ids
+            for encoded in self.library.encode_batch_fast(list(texts), add_special_tokens=False)
+        ]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids; the library leaves out special tokens and unknown ids."""
@@ -75,13 +79,22 @@ class LibraryModel:
 
     def special_ids(self) -> list[int]:
         """The added tokens that are declared special."""
-        return [number for number, token in self.library.get_added_tokens_decoder().items() if token.special]
+        return [
+            number
+            for number, token in self.library.get_added_tokens_decoder().items()
+            if token.special
+        ]
 
     @property
     def unknown_id(self) -> int | None:
-        """The id of the model's `unk_token` (WordPiece, BPE), else its `unk_id` (Unigram), if any."""
+        """The id of the model's `unk_token` (WordPiece, BPE), else its `unk_id` (Unigram), if
+        any."""
         token = getattr(self.library.model, "unk_token", None)
-        return self.library.token_to_id(token) if token else getattr(self.library.model, "unk_id", None)
+        return (
+            self.library.token_to_id(token)
+            if token
+            else getattr(self.library.model, "unk_id", None)
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -107,11 +120,13 @@ class SentencePieceModel:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of the ids below `vocab_size`."""
-        return self.library.decode([int(token) for token in ids if token < self.vocab_size])  # other ids raise an error
+        # other ids raise an error
+        return self.library.decode([int(token) for token in ids if token < self.vocab_size])
 
     def token_to_id(self, token: str) -> int | None:
         """The id of the piece with exactly this spelling; None where there is none."""
-        found = self.library.piece_to_id(token)  # the id of the unknown token for anything that is no piece
+        # the id of the unknown token for anything that is no piece
+        found = self.library.piece_to_id(token)
         return found if self.library.id_to_piece(found) == token else None
 
     def tokens(self) -> Mapping[str, int]:
@@ -120,7 +135,11 @@ class SentencePieceModel:
 
     def special_ids(self) -> list[int]:
         """The ids of control pieces and of the unknown piece."""
-        return [number for number in range(self.vocab_size) if self.library.is_control(number) or self.library.is_unknown(number)]
+        return [
+            number
+            for number in range(self.vocab_size)
+            if self.library.is_control(number) or self.library.is_unknown(number)
+        ]
 
     @property
     def unknown_id(self) -> int | None:
@@ -147,7 +166,11 @@ def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokeni
       vocabulary: token -> id; None for a vocabulary that is still to be trained.
       lower_case: whether text is lower-cased and accents are stripped.
     """
-    model = models.WordPiece(unk_token="[UNK]") if vocabulary is None else models.WordPiece(dict(vocabulary), unk_token="[UNK]")
+    model = (
+        models.WordPiece(unk_token="[UNK]")
+        if vocabulary is None
+        else models.WordPiece(dict(vocabulary), unk_token="[UNK]")
+    )
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -157,7 +180,8 @@ def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokeni
     return tokenizer
 
 
-@functools.lru_cache(maxsize=4)  # tokenizers that differ only in length, as for answers, share one model
+# tokenizers that differ only in length, as for answers, share one model
+@functools.lru_cache(maxsize=4)
 def model_of(definition: str) -> TokenizerModel:
     """The model of a definition: a tokenizer.json, or the result of `sentencepiece_definition`.
 

@@ -58,18 +58,24 @@ def word_marks(model: TokenizerModel, definition: str, alone: Iterable[int]) -> 
     begins, ends = np.zeros(model.vocab_size, bool), np.zeros(model.vocab_size, bool)
     inside, suffix, blank = marks_of(json.loads(definition))
     for token, number in model.tokens().items():
-        begins[number] = bool(blank) and token.startswith(blank) or bool(inside) and not token.startswith(inside)
+        begins[number] = (
+            bool(blank) and token.startswith(blank) or bool(inside) and not token.startswith(inside)
+        )
         ends[number] = bool(suffix) and token.endswith(suffix)
     if not begins.any() and not ends.any():
-        raise ConfigError("data.text.tokenizer: its vocabulary has no mark for where words begin ('##', '</w>', 'Ġ' or '▁'); set "
-                          "whole_words=False and data.dependencies=None, or take another tokenizer")
+        raise ConfigError(
+            "data.text.tokenizer: its vocabulary has no mark for where words begin "
+            "('##', '</w>', 'Ġ' or '▁'); set whole_words=False and "
+            "data.dependencies=None, or take another tokenizer"
+        )
     special = [*model.special_ids(), *alone]
     begins[special] = ends[special] = True
     return WordMarks(begins, ends)
 
 
 def marks_of(tree: dict) -> tuple[str, str, str]:
-    """(prefix inside of words, suffix at their ends, blank in front of them); "" for those that are not used.
+    """(prefix inside of words, suffix at their ends, blank in front of them); "" for those that are
+    not used.
 
     Args:
       tree: JSON of a tokenizer.json, or of a SentencePiece model.

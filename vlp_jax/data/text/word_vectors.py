@@ -1,4 +1,5 @@
-"""Pretrained word vectors in the text format of GloVe (Pennington et al. 2014) or word2vec (Mikolov et al. 2013)."""
+"""Pretrained word vectors in the text format of GloVe (Pennington et al. 2014) or word2vec (Mikolov
+et al. 2013)."""
 
 import dataclasses
 import json
@@ -27,7 +28,9 @@ class WordVectors:
     found: np.ndarray
 
 
-def vectors_of_tokens(path: str, tokenizer: Tokenizer, vocab_size: int, width: int, least: float) -> WordVectors:
+def vectors_of_tokens(
+    path: str, tokenizer: Tokenizer, vocab_size: int, width: int, least: float
+) -> WordVectors:
     """The vectors of the tokens that are words of the file, as written or in lower case.
 
     Args:
@@ -48,13 +51,19 @@ def vectors_of_tokens(path: str, tokenizer: Tokenizer, vocab_size: int, width: i
         if vector is not None:
             vectors[number], found[number] = vector, True
     if found.sum() < least * len(words):
-        raise ConfigError(f"{KEY}: {path} has {found.sum()} of the {len(words)} words of {tokenizer.spec.tokenizer}, less than "
-                          f"model.text.word_overlap={least:g} of them; take vectors of the same language, or a smaller overlap")
+        raise ConfigError(
+            f"{KEY}: {path} has {found.sum()} of the {len(words)} words of "
+            f"{tokenizer.spec.tokenizer}, less than "
+            f"model.text.word_overlap={least:g} of them; take vectors of the same "
+            "language, or a smaller overlap"
+        )
     return WordVectors(vectors, found)
 
 
 def words_of(tokenizer: Tokenizer) -> Mapping[str, int]:
-    """The tokens that are words, or that begin words, with their ids. The marks of word boundaries are removed.
+    """The tokens that are words, or that begin words, with their ids.
+
+    The marks of word boundaries are removed.
 
     Raises:
       ConfigError: if the vocabulary has no marks for words.
@@ -66,7 +75,11 @@ def words_of(tokenizer: Tokenizer) -> Mapping[str, int]:
         chosen = tokenizer.word_marks.begins | tokenizer.word_marks.ends
     start, end, padding = tokenizer.special_ids
     chosen[[*model.special_ids(), *start, *end, padding]] = False
-    words = {model.decode([number]).strip(): number for number in sorted(model.tokens().values()) if chosen[number]}
+    words = {
+        model.decode([number]).strip(): number
+        for number in sorted(model.tokens().values())
+        if chosen[number]
+    }
     return {word: number for word, number in words.items() if word}
 
 
@@ -93,12 +106,17 @@ def read_vectors(path: str, wanted: set[str], width: int) -> dict[str, np.ndarra
         if not vectors and len(fields) - 1 != width:
             found = numbers_at_the_end(fields)
             if found < 2:  # tabs, or several blanks, between numbers, rather than another width
-                raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, one blank in front of each, got "
-                                  f"{' '.join(fields)[:60]!r}")
+                raise ConfigError(
+                    f"{KEY}: {path}:{number}: expected a word and {width} numbers, "
+                    f"one blank in front of each, got {' '.join(fields)[:60]!r}"
+                )
             check_width(path, found, width)
         word, values = " ".join(fields[:-width]), fields[-width:]
         if not word or (len(fields) > width + 1 and is_number(fields[1])):
-            raise ConfigError(f"{KEY}: {path}:{number}: expected a word and {width} numbers, got {len(fields) - 1} of them")
+            raise ConfigError(
+                f"{KEY}: {path}:{number}: expected a word and {width} numbers, got "
+                f"{len(fields) - 1} of them"
+            )
         if word in wanted and word not in vectors:
             vectors[word] = parsed(path, number, values)
     return vectors
@@ -114,12 +132,17 @@ def lines_of(path: str) -> Iterator[tuple[int, list[str]]]:
         with open(open_regular(path)[0], "rb") as file:
             for number, line in enumerate(iter(lambda: file.readline(LONGEST), b""), start=1):
                 if len(line) == LONGEST:
-                    raise ConfigError(f"{KEY}: {path}:{number}: a line of more than {LONGEST} bytes is no word with its vector")
+                    raise ConfigError(
+                        f"{KEY}: {path}:{number}: a line of more than {LONGEST} "
+                        "bytes is no word with its vector"
+                    )
                 try:
                     text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip()
                 except UnicodeDecodeError as error:
-                    raise ConfigError(f"{KEY}: {path}:{number}: is not UTF-8; expected the text format of GloVe or word2vec, "
-                                      "uncompressed") from error
+                    raise ConfigError(
+                        f"{KEY}: {path}:{number}: is not UTF-8; expected the text "
+                        "format of GloVe or word2vec, uncompressed"
+                    ) from error
                 if text:
                     yield number, text.split(" ")
     except NotRegularError as error:
@@ -135,8 +158,10 @@ def check_width(path: str, found: int, width: int) -> None:
       ConfigError: if they do not.
     """
     if found != width:
-        raise ConfigError(f"{KEY}: {path} has vectors of {found} numbers, and the tower's words are {width} wide; take others, or "
-                          "another width")
+        raise ConfigError(
+            f"{KEY}: {path} has vectors of {found} numbers, and the tower's words "
+            f"are {width} wide; take others, or another width"
+        )
 
 
 def numbers_at_the_end(fields: list[str]) -> int:

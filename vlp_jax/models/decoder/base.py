@@ -32,13 +32,16 @@ class DecoderConfig(PartOnTowers):
         image: str
         text_prefix: float = 0.0
     reads_text_tower: ClassVar[bool] = False
-    kinds: ClassVar[Kinds] = Kinds({
-        "transformer": "vlp_jax.models.decoder.transformer:TextDecoderConfig",
-        "on_text_tower": "vlp_jax.models.decoder.transformer:OnTextTowerDecoderConfig",
-        "in_text_tower": "vlp_jax.models.decoder.in_text_tower:InTextTowerDecoderConfig",
-        "lstm": "vlp_jax.models.decoder.recurrent:LstmDecoderConfig",
-        "gru": "vlp_jax.models.decoder.recurrent:GruDecoderConfig",
-    }, default="transformer")
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "transformer": "vlp_jax.models.decoder.transformer:TextDecoderConfig",
+            "on_text_tower": "vlp_jax.models.decoder.transformer:OnTextTowerDecoderConfig",
+            "in_text_tower": "vlp_jax.models.decoder.in_text_tower:InTextTowerDecoderConfig",
+            "lstm": "vlp_jax.models.decoder.recurrent:LstmDecoderConfig",
+            "gru": "vlp_jax.models.decoder.recurrent:GruDecoderConfig",
+        },
+        default="transformer",
+    )
 
     def build(self, shapes: ModelShapes, precision: Precision) -> nn.Module:
         """The submodule `decoder` of the model.
@@ -54,7 +57,8 @@ class DecoderConfig(PartOnTowers):
 
     @property
     def answers(self) -> bool:
-        """Whether it can predict a text other than the text tower's, from tokens other than the image's."""
+        """Whether it can predict a text other than the text tower's, from tokens other than the
+        image's."""
         return False
 
     @property
@@ -64,21 +68,42 @@ class DecoderConfig(PartOnTowers):
 
     @property
     def needs_row_each(self) -> tuple[str, ...]:
-        """The keys whose values need a row of its own for each text; () where rows can hold several packed texts."""
+        """The keys whose values need a row of its own for each text; () where rows can hold several
+        packed texts."""
         return ("kind",)
 
-    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None,
-               train: bool, encoding: Encoding | None, prefix: jax.Array | None, packed: "PackedRows | None") -> jax.Array:
+    def decode(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        train: bool,
+        encoding: Encoding | None,
+        prefix: jax.Array | None,
+        packed: "PackedRows | None",
+    ) -> jax.Array:
         """`VisionLanguageModel.decode`."""
         raise NotImplementedError
 
-    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
-                    memory: Encoding | None) -> jax.Array:
+    def decode_next(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        position: jax.Array,
+        memory: Encoding | None,
+    ) -> jax.Array:
         """`VisionLanguageModel.decode_next`."""
         raise NotImplementedError
 
-    def flops(self, shapes: ModelShapes, pictures: int = 1, rows: int = 1, length: int | None = None,
-              memory: tuple[int, int] | None = None) -> int:
+    def flops(
+        self,
+        shapes: ModelShapes,
+        pictures: int = 1,
+        rows: int = 1,
+        length: int | None = None,
+        memory: tuple[int, int] | None = None,
+    ) -> int:
         """The decoder and its vocabulary logits on one text, forward.
 
         Args:
@@ -89,9 +114,17 @@ class DecoderConfig(PartOnTowers):
           length: of the text; None: that of the text tower.
           memory: (number, width) of the tokens attended to; None: those of the image.
         """
-        return self.text_flops(shapes, pictures, rows, length or shapes.text.length,
-                               *(memory or (shapes.image.tokens, shapes.image.token_width)))
+        return self.text_flops(
+            shapes,
+            pictures,
+            rows,
+            length or shapes.text.length,
+            *(memory or (shapes.image.tokens, shapes.image.token_width)),
+        )
 
-    def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
-        """`flops` of texts of `length` tokens that attend to a memory of `tokens` tokens of `width` features."""
+    def text_flops(
+        self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int
+    ) -> int:
+        """`flops` of texts of `length` tokens that attend to a memory of `tokens` tokens of `width`
+        features."""
         raise NotImplementedError

@@ -1,4 +1,6 @@
-"""Text generation from a next-token model: greedy, beam search, or sampling. Each is one compiled program.
+"""Text generation from a next-token model: greedy, beam search, or sampling.
+
+Each is one compiled program.
 
 All functions take `step(state, tokens) -> (logits, state)`: tokens int32 [B], the newest of each
 row; logits float32 [B, V] of the next token; state any tree, such as a cache of keys and values.
@@ -17,7 +19,9 @@ Step = Callable[[Any, jax.Array], tuple[jax.Array, Any]]
 NEVER = -1e30  # logit of an excluded token
 
 
-def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, choose: Callable) -> jax.Array:
+def generate(
+    step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, choose: Callable
+) -> jax.Array:
     """Generates token after token, until all rows have ended or have `length` tokens.
 
     Args:
@@ -31,6 +35,7 @@ def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, pa
         to the next token [B].
     Returns: int32 [B, length].
     """
+
     def unfinished(carry):
         number, _, _, _, ended = carry
         return (number < length) & ~ended.all()
@@ -46,14 +51,30 @@ def generate(step: Step, state: Any, start: jax.Array, length: int, end: int, pa
     return jax.lax.while_loop(unfinished, add, carry)[2]
 
 
-def greedy(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int) -> jax.Array:
+def greedy(
+    step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int
+) -> jax.Array:
     """Greedy decoding: the likeliest token at each step."""
-    return generate(step, state, start, length, end, padding, lambda logits, number: logits.argmax(axis=-1))
+    return generate(
+        step, state, start, length, end, padding, lambda logits, number: logits.argmax(axis=-1)
+    )
 
 
-def sample(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, key: jax.Array,
-           temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> jax.Array:
-    """Samples each token from the softmax of logits / temperature, restricted by `top_k` and then `top_p`."""
+def sample(
+    step: Step,
+    state: Any,
+    start: jax.Array,
+    length: int,
+    end: int,
+    padding: int,
+    key: jax.Array,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> jax.Array:
+    """Samples each token from the softmax of logits / temperature, restricted by `top_k` and then
+    `top_p`."""
+
     def choose(logits, number):
         logits = logits / temperature
         logits = logits if top_k is None else keep_top_k(logits, top_k)
@@ -64,7 +85,8 @@ def sample(step: Step, state: Any, start: jax.Array, length: int, end: int, padd
 
 
 def keep_top_k(logits: jax.Array, k: int) -> jax.Array:
-    """Logits [B, V] with all but the k largest of a row excluded, ties with the k-th kept (Fan et al. 2018)."""
+    """Logits [B, V] with all but the k largest of a row excluded, ties with the k-th kept (Fan et
+    al. 2018)."""
     last = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][:, -1:]
     return jnp.where(logits >= last, logits, NEVER)
 
@@ -120,8 +142,16 @@ class _Beams(NamedTuple):
     open: jax.Array
 
 
-def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int, padding: int, search: BeamSearch,
-                take: Callable[[Any, jax.Array], Any]) -> tuple[jax.Array, jax.Array]:
+def beam_search(
+    step: Step,
+    state: Any,
+    start: jax.Array,
+    length: int,
+    end: int,
+    padding: int,
+    search: BeamSearch,
+    take: Callable[[Any, jax.Array], Any],
+) -> tuple[jax.Array, jax.Array]:
     """Beam search, with finished texts kept apart from unfinished ones.
 
     A score is the sum of log-probabilities, including the end token's, divided by (number of
@@ -145,9 +175,17 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
     batch, num_beams = len(start), search.num_beams
     fresh = jnp.full((batch, num_beams, length), padding, jnp.int32)
     absent = jnp.full((batch, num_beams), NEVER)
-    carry = _Beams(jnp.int32(0), take(state, repeat(jnp.arange(batch), "b -> (b k)", k=num_beams)), fresh,
-                   repeat(start.astype(jnp.int32), "b -> b k", k=num_beams), absent.at[:, 0].set(0.0),  # all are equal at first
-                   fresh, absent, jnp.ones(batch, bool))
+    carry = _Beams(
+        jnp.int32(0),
+        take(state, repeat(jnp.arange(batch), "b -> (b k)", k=num_beams)),
+        fresh,
+        # all are equal at first
+        repeat(start.astype(jnp.int32), "b -> b k", k=num_beams),
+        absent.at[:, 0].set(0.0),
+        fresh,
+        absent,
+        jnp.ones(batch, bool),
+    )
 
     def unfinished(carry: _Beams) -> jax.Array:
         return (carry.number < length) & carry.open.any()
@@ -160,38 +198,62 @@ def beam_search(step: Step, state: Any, start: jax.Array, length: int, end: int,
         ends = (token == end) | (number == length)
         alive = jnp.where(ends, NEVER, totals)
         kept = jax.lax.top_k(alive, num_beams)[1]
-        finished, scores = _with_finished(carry, tokens, totals, ends & (jnp.arange(ends.shape[1]) < num_beams), search, number)
+        finished, scores = _with_finished(
+            carry, tokens, totals, ends & (jnp.arange(ends.shape[1]) < num_beams), search, number
+        )
         totals = _of(alive, kept)
         rows = (jnp.arange(batch)[:, None] * num_beams + _of(parent, kept)).reshape(-1)
-        return _Beams(number, take(state, rows), _of(tokens, kept), _of(token, kept), totals, finished, scores,
-                      carry.open & _may_improve(totals, scores, search, number, length))
+        return _Beams(
+            number,
+            take(state, rows),
+            _of(tokens, kept),
+            _of(token, kept),
+            totals,
+            finished,
+            scores,
+            carry.open & _may_improve(totals, scores, search, number, length),
+        )
 
     carry = jax.lax.while_loop(unfinished, add, carry)
     return carry.finished, carry.scores
 
 
-def _continuations(logits: jax.Array, totals: jax.Array, end: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _continuations(
+    logits: jax.Array, totals: jax.Array, end: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The likeliest 2K one-token continuations of K texts, of which at least K do not end.
 
     Returns: their parents, tokens and log-probabilities, [B, 2K] each.
     """
     num_beams, vocabulary = totals.shape[1], logits.shape[-1]
     gains = rearrange(jax.nn.log_softmax(logits), "(b k) v -> b k v", k=num_beams)
-    total, best = jax.lax.top_k(rearrange(totals[:, :, None] + gains, "b k v -> b (k v)"), min(2, vocabulary) * num_beams)
+    total, best = jax.lax.top_k(
+        rearrange(totals[:, :, None] + gains, "b k v -> b (k v)"), min(2, vocabulary) * num_beams
+    )
     return best // vocabulary, best % vocabulary, total
 
 
-def _with_finished(carry: _Beams, tokens: jax.Array, totals: jax.Array, ended: jax.Array, search: BeamSearch,
-                   number: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The best K finished texts, including those that just ended: tokens [B, K, length] and scores [B, K]."""
+def _with_finished(
+    carry: _Beams,
+    tokens: jax.Array,
+    totals: jax.Array,
+    ended: jax.Array,
+    search: BeamSearch,
+    number: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The best K finished texts, including those that just ended: tokens [B, K, length] and scores
+    [B, K]."""
     allowed = ended & carry.open[:, None] & (totals > NEVER / 2)
-    scores = jnp.where(allowed, totals / number.astype(jnp.float32)**search.length_penalty, NEVER)
+    scores = jnp.where(allowed, totals / number.astype(jnp.float32) ** search.length_penalty, NEVER)
     scores, best = jax.lax.top_k(jnp.concatenate([carry.scores, scores], axis=1), search.num_beams)
     return _of(jnp.concatenate([carry.finished, tokens], axis=1), best), scores
 
 
-def _may_improve(totals: jax.Array, scores: jax.Array, search: BeamSearch, number: jax.Array, length: int) -> jax.Array:
-    """Whether a continuation could be among the best K, by the rule of `early_stopping`: bool [B]."""
+def _may_improve(
+    totals: jax.Array, scores: jax.Array, search: BeamSearch, number: jax.Array, length: int
+) -> jax.Array:
+    """Whether a continuation could be among the best K, by the rule of `early_stopping`: bool
+    [B]."""
     full = (scores > NEVER / 2).all(axis=1)
     if search.early_stopping is True:
         return ~full
@@ -205,9 +267,17 @@ def _of(rows: jax.Array, index: jax.Array) -> jax.Array:
     return jnp.take_along_axis(rows, index.reshape(index.shape + (1,) * (rows.ndim - 2)), axis=1)
 
 
-def written(apply: Callable, memory: Any, start: jax.Array, length: int, end: int, padding: int,
-            search: BeamSearch = BeamSearch()) -> jax.Array:  # noqa: B008 - frozen
-    """A decoder's text for each row of `memory`: greedy, or with several beams the best text of beam search.
+def written(
+    apply: Callable,
+    memory: Any,
+    start: jax.Array,
+    length: int,
+    end: int,
+    padding: int,
+    search: BeamSearch = BeamSearch(),
+) -> jax.Array:
+    """A decoder's text for each row of `memory`: greedy, or with several beams the best text of
+    beam search.
 
     Args:
       apply: as in `decoder_step`.

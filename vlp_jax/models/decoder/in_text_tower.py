@@ -29,9 +29,11 @@ class InTextTowerDecoderConfig(DecoderConfig):
     They share all parameters with the text tower except `own`.
     """
 
-    image: Literal["cross_attention", "none"] = "cross_attention"  # how the image's tokens are used, if at all
+    # how the image's tokens are used, if at all
+    image: Literal["cross_attention", "none"] = "cross_attention"
     tied: bool = True  # the output embeddings are the input embeddings
-    own: tuple[Literal["attention", "cross", "mlp"], ...] = ("attention",)  # parts of a layer that are not shared
+    # parts of a layer that are not shared
+    own: tuple[Literal["attention", "cross", "mlp"], ...] = ("attention",)
     start_token: bool = True  # a learned token replaces each text's first, as BLIP's [Decode]
 
     def build(self, shapes: ModelShapes, precision: Precision) -> WordHead:
@@ -57,32 +59,79 @@ class InTextTowerDecoderConfig(DecoderConfig):
         """Also a message about a learned start token without one to replace."""
         yield from super().validate(where, experiment)
         if self.start_token and experiment.data.text.start_token is None:
-            yield f"{where}.start_token: has no effect without data.text.start_token, whose place it takes"
+            yield (
+                f"{where}.start_token: has no effect without data.text.start_token, whose place "
+                "it takes"
+            )
 
     @property
     def mode(self) -> TextMode:
         """The text tower's mode as decoder."""
-        return TextMode("decode_token" if self.start_token else None, self.image == "cross_attention", True, self.own)
+        return TextMode(
+            "decode_token" if self.start_token else None,
+            self.image == "cross_attention",
+            True,
+            self.own,
+        )
 
-    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
-               encoding: Encoding | None, prefix: jax.Array | None, packed: "PackedRows | None") -> jax.Array:
-        """Logits by a causal pass through the text tower; encoding, prefix and packed rows are not used."""
+    def decode(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        train: bool,
+        encoding: Encoding | None,
+        prefix: jax.Array | None,
+        packed: "PackedRows | None",
+    ) -> jax.Array:
+        """Logits by a causal pass through the text tower; encoding, prefix and packed rows are not
+        used."""
         return self.logits(model, text, mask, memory, train)
 
-    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
-                    memory: Encoding | None) -> jax.Array:
+    def decode_next(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        position: jax.Array,
+        memory: Encoding | None,
+    ) -> jax.Array:
         """Logits by a causal pass through the text tower, whose layers cache keys and values."""
-        return self.logits(model, text, None, memory, cache=Cache(position, model.config.text.length))
+        return self.logits(
+            model, text, None, memory, cache=Cache(position, model.config.text.length)
+        )
 
-    def logits(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None,
-               train: bool = False, cache: Cache | None = None) -> jax.Array:
+    def logits(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        train: bool = False,
+        cache: Cache | None = None,
+    ) -> jax.Array:
         """The logits of each next token, by the text tower in the mode of a decoder."""
-        tokens = model.text(text, mask, train, cache=cache, text_mode=self.mode, memory=memory).tokens
-        return constrain(model.decoder(tokens, model.word_table() if self.tied else None), ("batch", None, "vocab"))
+        tokens = model.text(
+            text, mask, train, cache=cache, text_mode=self.mode, memory=memory
+        ).tokens
+        return constrain(
+            model.decoder(tokens, model.word_table() if self.tied else None),
+            ("batch", None, "vocab"),
+        )
 
-    def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
-        """The text tower's layers, cross-attention to the image where there is any, and the head."""
+    def text_flops(
+        self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int
+    ) -> int:
+        """The text tower's layers, cross-attention to the image where there is any, and the
+        head."""
         options = self.layers(shapes, Precision())
-        cross = cross_flops(options.width, length, memory=tokens * pictures, memory_width=width) if self.reads_image else 0
+        cross = (
+            cross_flops(options.width, length, memory=tokens * pictures, memory_width=width)
+            if self.reads_image
+            else 0
+        )
         head = 2 * length * options.width * (options.width + shapes.text.vocab_size)
-        return rows * (head + options.depth * (layer_flops(options, length, activation=options.activation) + cross))
+        return rows * (
+            head
+            + options.depth * (layer_flops(options, length, activation=options.activation) + cross)
+        )

@@ -56,7 +56,11 @@ class PackedRows:
         rows, count = len(self.segments) // self.windows, given.shape[1]
         tokens = repeat(given, "(n w) m d -> (n r) (w m) d", n=self.windows, r=rows)
         each = len(given) // self.windows
-        numbers = jnp.broadcast_to(repeat(jnp.arange(1, each + 1), "w -> (w m)", m=count), tokens.shape[:2])
+        numbers = jnp.broadcast_to(
+            repeat(jnp.arange(1, each + 1), "w -> (w m)", m=count), tokens.shape[:2]
+        )
         if memory.mask is not None:
             numbers *= repeat(memory.mask, "(n w) m -> (n r) (w m)", n=self.windows, r=rows)
-        return constrain(tokens, ("batch", "tokens", "activation_embed")), Segments(self.segments, numbers)
+        return constrain(tokens, ("batch", "tokens", "activation_embed")), Segments(
+            self.segments, numbers
+        )

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from vlp_jax.models.decoder.packed_rows import PackedRows
     from vlp_jax.models.vision_language import VisionLanguageModel
 
-STATES = {"lstm": 2, "gru": 1}  # number of state vectors: an LSTM has a cell state and a hidden state
+# number of state vectors: an LSTM has a cell state and a hidden state
+STATES = {"lstm": 2, "gru": 1}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,12 @@ class RecurrentDecoderConfig(DecoderConfig):
     embedding_width: int = between(512, 1)  # of the tokens
     width: int = between(512, 1)  # of the state
     depth: int = between(1, 1)  # layers
-    image: Literal["state", "attention"] = "state"  # state: an input before the text; attention: attended to before each token
-    attention_width: int = between(512, 1)  # of image="attention": hidden width of the attention logits
-    dropout: float = between(0.0, 0.0, 1.0)  # of the embeddings, and of the inputs of further layers and of the logits
+    # state: an input before the text; attention: attended to before each token
+    image: Literal["state", "attention"] = "state"
+    # of image="attention": hidden width of the attention logits
+    attention_width: int = between(512, 1)
+    # of the embeddings, and of the inputs of further layers and of the logits
+    dropout: float = between(0.0, 0.0, 1.0)
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "RecurrentDecoder":
         """The recurrent decoder of these settings."""
@@ -55,30 +59,54 @@ class RecurrentDecoderConfig(DecoderConfig):
 
     @property
     def answers(self) -> bool:
-        """True with attention, whose memory can be any tokens; a state starts from the image alone."""
+        """True with attention, whose memory can be any tokens; a state starts from the image
+        alone."""
         return self.image == "attention"
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`attention_width`, where there is no attention."""
-        unused = {"attention_width": "with image='state': it is for 'attention'"} if self.image == "state" else {}
+        unused = (
+            {"attention_width": ("with image='state': it is for 'attention'")}
+            if self.image == "state"
+            else {}
+        )
         return {**super().ignored(experiment), **unused}
 
     def smoke(self, sizes: Sizes) -> Self:
         """Narrow states, embeddings and attention; the number of layers stays."""
         attention = dict(attention_width=sizes.width) if self.image == "attention" else {}
-        return dataclasses.replace(self, width=sizes.width, embedding_width=sizes.width, **attention)
+        return dataclasses.replace(
+            self, width=sizes.width, embedding_width=sizes.width, **attention
+        )
 
-    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
-               encoding: Encoding | None, prefix: jax.Array | None, packed: "PackedRows | None") -> jax.Array:
-        """Logits from the token ids and the image; encoding, prefix and packed rows are not used."""
+    def decode(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        train: bool,
+        encoding: Encoding | None,
+        prefix: jax.Array | None,
+        packed: "PackedRows | None",
+    ) -> jax.Array:
+        """Logits from the token ids and the image; encoding, prefix and packed rows are not
+        used."""
         return model.decoder(text, memory, train)
 
-    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
-                    memory: Encoding | None) -> jax.Array:
+    def decode_next(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        position: jax.Array,
+        memory: Encoding | None,
+    ) -> jax.Array:
         """Logits of the cells, whose states are in the cache; positions have no effect."""
         return model.decoder(text, memory, cached=True)
 
-    def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
+    def text_flops(
+        self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int
+    ) -> int:
         """The cells, the attention before each token where there is any, and the logits."""
         hidden, words, vocab_size = self.width, self.embedding_width, shapes.text.vocab_size
         further = (self.depth - 1) * cell_flops(self.cell, hidden, hidden=hidden)
@@ -94,7 +122,8 @@ class RecurrentDecoderConfig(DecoderConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LstmDecoderConfig(RecurrentDecoderConfig):
-    """Long short-term memory (Vinyals et al. 2015, "Show and tell"; Xu et al. 2015, "Show, attend and tell")."""
+    """Long short-term memory (Vinyals et al. 2015, "Show and tell"; Xu et al. 2015, "Show, attend
+    and tell")."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -138,35 +167,60 @@ class RecurrentDecoder(nn.Module):
     precision: Precision = Precision()
 
     @nn.compact
-    def __call__(self, text: jax.Array, memory: Encoding | None = None, train: bool = False, cached: bool = False) -> jax.Array:
+    def __call__(
+        self,
+        text: jax.Array,
+        memory: Encoding | None = None,
+        train: bool = False,
+        cached: bool = False,
+    ) -> jax.Array:
         drop = nn.Dropout(self.config.dropout, deterministic=not train)
-        words = drop(embedded_words(text, self.vocab_size, self.config.embedding_width, self.precision))
+        words = drop(
+            embedded_words(text, self.vocab_size, self.config.embedding_width, self.precision)
+        )
         words = constrain(words, ("batch", "tokens", "activation_embed"))
         if self.config.image == "attention":
             states, seen = self.attending(words, memory, cached)
             states = self.layers(states, range(1, self.config.depth), drop, cached)
             spoken = words + self.dense(self.config.embedding_width, "state_out")(drop(states))
-            return self.logits(spoken + self.dense(self.config.embedding_width, "picture_out", bias=False)(drop(seen)))
+            return self.logits(
+                spoken
+                + self.dense(self.config.embedding_width, "picture_out", bias=False)(drop(seen))
+            )
         if memory is not None:
             picture = self.dense(self.config.embedding_width, "picture_in")(memory.pooled)
             words = jnp.concatenate([picture[:, None], words], axis=1)
         states = self.layers(words, range(self.config.depth), drop, cached)
-        return self.logits(drop(states[:, int(memory is not None):]))
+        return self.logits(drop(states[:, int(memory is not None) :]))
 
-    def attending(self, words: jax.Array, memory: Encoding | None, cached: bool) -> tuple[jax.Array, jax.Array]:
-        """The first layer's states [B, L, D], and the attended image before each token, [B, L, D']."""
+    def attending(
+        self, words: jax.Array, memory: Encoding | None, cached: bool
+    ) -> tuple[jax.Array, jax.Array]:
+        """The first layer's states [B, L, D], and the attended image before each token, [B, L,
+        D']."""
         start, picture = None, self.get_variable("cache", "picture")
         if memory is not None:
             tokens = present(memory.tokens)
             mean = masked_mean(tokens, memory.mask).astype(tokens.dtype)
-            parts = jnp.tanh(self.dense(STATES[self.config.cell] * self.config.width, "start")(mean)).astype(jnp.float32)
+            parts = jnp.tanh(
+                self.dense(STATES[self.config.cell] * self.config.width, "start")(mean)
+            ).astype(jnp.float32)
             start = tuple(jnp.split(parts, 2, axis=-1)) if self.config.cell == "lstm" else parts
             keys = self.dense(self.config.attention_width, "keys")(tokens)
-            picture = (constrain(tokens, ("batch", "tokens", "activation_embed")), constrain(keys, ("batch", None, None)),
-                       None if memory.mask is None else memory.mask[:, :, None])
+            picture = (
+                constrain(tokens, ("batch", "tokens", "activation_embed")),
+                constrain(keys, ("batch", None, None)),
+                None if memory.mask is None else memory.mask[:, :, None],
+            )
             if cached:
                 self.put_variable("cache", "picture", picture)
-        cell = AttendingCell(self.config.cell, self.config.width, self.config.attention_width, self.precision, name="layer_0")
+        cell = AttendingCell(
+            self.config.cell,
+            self.config.width,
+            self.config.attention_width,
+            self.precision,
+            name="layer_0",
+        )
         states, seen, weights = self.through(cell, start, words, cached, picture)
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", weights)
@@ -182,7 +236,8 @@ class RecurrentDecoder(nn.Module):
         return x
 
     def through(self, cell: nn.Module, start: Any, x: jax.Array, cached: bool, *beside: Any) -> Any:
-        """A cell's outputs along x [B, L, D'], from the cached state or, where there is none, from `start`."""
+        """A cell's outputs along x [B, L, D'], from the cached state or, where there is none, from
+        `start`."""
         name = f"{cell.name}_state"
         if cached and self.has_variable("cache", name):
             start = jax.tree.map(lambda state: state[:, 0], self.get_variable("cache", name))
@@ -193,17 +248,29 @@ class RecurrentDecoder(nn.Module):
 
     def dense(self, width: int, name: str, bias: bool = True) -> nn.Module:
         """A linear layer of this module."""
-        return self.precision.dense(width, ("embed", "state"), kernel_init=nn.initializers.xavier_uniform(), use_bias=bias,
-                                    name=name)
+        return self.precision.dense(
+            width,
+            ("embed", "state"),
+            kernel_init=nn.initializers.xavier_uniform(),
+            use_bias=bias,
+            name=name,
+        )
 
     def logits(self, x: jax.Array) -> jax.Array:
         """[B, L, D] -> float32 [B, L, V]."""
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         init = with_logical_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
         table = self.param("output", init, (self.vocab_size, x.shape[-1]), jnp.float32)
-        bias = self.param("output_bias", with_logical_axes(nn.initializers.zeros, ("vocab",)), (self.vocab_size,),
-                          jnp.float32)
-        logits = jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias
+        bias = self.param(
+            "output_bias",
+            with_logical_axes(nn.initializers.zeros, ("vocab",)),
+            (self.vocab_size,),
+            jnp.float32,
+        )
+        logits = (
+            jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+            + bias
+        )
         return constrain(logits, ("batch", None, "vocab"))
 
 
@@ -213,7 +280,8 @@ class AttendingCell(nn.Module):
     Xu et al. 2015, sections 3.1.2 and 4.2. With the image's tokens a_i and the state h before the
     step, it computes
 
-      p = softmax_i(w . tanh(W_a a_i + W_h h + b)),  beta = sigmoid(w_b . h + b_b),  z = beta sum_i p_i a_i,
+      p = softmax_i(w . tanh(W_a a_i + W_h h + b)),  beta = sigmoid(w_b . h + b_b),  z = beta sum_i
+      p_i a_i,
 
     and the input of the cell is the token's embedding concatenated with z.
 
@@ -231,15 +299,22 @@ class AttendingCell(nn.Module):
     precision: Precision
 
     @nn.compact
-    def __call__(self, carry: Any, word: jax.Array, picture: tuple) -> tuple[Any, tuple[jax.Array, jax.Array, jax.Array]]:
+    def __call__(
+        self, carry: Any, word: jax.Array, picture: tuple
+    ) -> tuple[Any, tuple[jax.Array, jax.Array, jax.Array]]:
         tokens, keys, mask = picture
         state = jax.tree.leaves(carry)[-1]  # an LSTM's hidden state comes after its cell state
-        dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
+        dense = functools.partial(
+            self.precision.dense, kernel_init=nn.initializers.xavier_uniform()
+        )
         asked = dense(self.attention_width, ("embed", "state"), use_bias=False, name="asked")(state)
         init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None))
         score = self.param("score", init, (self.attention_width, 1), jnp.float32)
-        weights = visible_softmax(additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
-                                  None if mask is None else mask[:, :, 0], causal=False)
+        weights = visible_softmax(
+            additive_logits(keys, asked, score[:, 0].astype(keys.dtype)),
+            None if mask is None else mask[:, :, 0],
+            causal=False,
+        )
         gate = jax.nn.sigmoid(dense(1, ("embed", "scores"), name="gate")(state))
         seen = gate * jnp.einsum("bn,bnd->bd", weights.astype(tokens.dtype), tokens)
         cell = build_cell(self.cell, self.width, self.precision, "cell")
@@ -259,4 +334,6 @@ def additive_logits(keys: jax.Array, asked: jax.Array, score: jax.Array) -> jax.
       score: [A], w.
     Returns: float32 [B, N].
     """
-    return jnp.einsum("bna,a->bn", jnp.tanh(keys + asked[:, None]), score, preferred_element_type=jnp.float32)
+    return jnp.einsum(
+        "bna,a->bn", jnp.tanh(keys + asked[:, None]), score, preferred_element_type=jnp.float32
+    )

@@ -1,4 +1,5 @@
-"""Causal transformer decoder: text alone, with an image as prefix or memory, or on top of a text tower."""
+"""Causal transformer decoder: text alone, with an image as prefix or memory, or on top of a text
+tower."""
 
 import dataclasses
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -33,9 +34,12 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     """
 
     preset: str = "B"
-    image: Literal["cross_attention", "prefix", "none"] = "cross_attention"  # how the image's tokens are used, if at all
-    image_queries: int = between(0, 0)  # number of learned queries that pool the image's tokens first; 0: no pooling
-    text_prefix: float = between(0.0, 0.0, 1.0)  # largest part of a text that is a bidirectional prefix in training
+    # how the image's tokens are used, if at all
+    image: Literal["cross_attention", "prefix", "none"] = "cross_attention"
+    # number of learned queries that pool the image's tokens first; 0: no pooling
+    image_queries: int = between(0, 0)
+    # largest part of a text that is a bidirectional prefix in training
+    text_prefix: float = between(0.0, 0.0, 1.0)
     tied: bool = True  # the output embeddings are the input embeddings
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "TextDecoder":
@@ -49,12 +53,16 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         Raises: ConfigError where they do not fit together.
         """
         if self.image_queries and not self.reads_image:
-            raise ConfigError(f"{self.section}.image_queries: have nothing to pool with image='none'")
+            raise ConfigError(
+                f"{self.section}.image_queries: have nothing to pool with image='none'"
+            )
         self.layers(Precision())
 
     def layers(self, precision: Precision) -> LayerOptions:
         """The options of the layers."""
-        return self.layer_options(precision, causal=True, cross_attention=self.image == "cross_attention")
+        return self.layer_options(
+            precision, causal=True, cross_attention=self.image == "cross_attention"
+        )
 
     @property
     def answers(self) -> bool:
@@ -69,20 +77,41 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     @property
     def needs_row_each(self) -> tuple[str, ...]:
         """`image` where it is put in front of each text, `text_prefix` where texts have one."""
-        return tuple(key for key, needs in (("image", self.image == "prefix"), ("text_prefix", self.has_prefix)) if needs)
+        return tuple(
+            key
+            for key, needs in (("image", self.image == "prefix"), ("text_prefix", self.has_prefix))
+            if needs
+        )
 
-    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
-               encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
+    def decode(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        train: bool,
+        encoding: Encoding | None,
+        prefix: jax.Array | None,
+        packed: PackedRows | None,
+    ) -> jax.Array:
         """Logits from the token ids; the text tower's encoding is not used."""
         return model.decoder(text, mask, memory, prefix, train, packed=packed)
 
-    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
-                    memory: Encoding | None) -> jax.Array:
+    def decode_next(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        position: jax.Array,
+        memory: Encoding | None,
+    ) -> jax.Array:
         """Logits of the layers, which cache keys and values."""
         return model.decoder(text, memory=memory, cache=Cache(position, model.config.text.length))
 
-    def text_flops(self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int) -> int:
-        """The layers on the text, with the image pooled, in front, or attended to, and the logits."""
+    def text_flops(
+        self, shapes: ModelShapes, pictures: int, rows: int, length: int, tokens: int, width: int
+    ) -> int:
+        """The layers on the text, with the image pooled, in front, or attended to, and the
+        logits."""
         size, pooling, tokens = self.size, 0, tokens if self.reads_image else 0
         logits = 2 * length * size.width * shapes.text.vocab_size
         if self.image_queries:
@@ -90,13 +119,23 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
             tokens, width = self.image_queries, size.width
         if self.image == "prefix":
             projection = 2 * tokens * width * size.width if width != size.width else 0
-            return logits + pooling + projection + size.depth * layer_flops(size, tokens + length, activation=self.activation)
-        cross = cross_flops(size.width, length, memory=tokens * pictures, memory_width=width) if tokens else 0
+            return (
+                logits
+                + pooling
+                + projection
+                + size.depth * layer_flops(size, tokens + length, activation=self.activation)
+            )
+        cross = (
+            cross_flops(size.width, length, memory=tokens * pictures, memory_width=width)
+            if tokens
+            else 0
+        )
         layers = size.depth * (layer_flops(size, length, activation=self.activation) + cross)
         return pictures * pooling + rows * (self.input_flops(shapes, length) + logits + layers)
 
     def input_flops(self, shapes: ModelShapes, length: int) -> int:
-        """From words, or from the text tower's tokens, to the layers; a look-up of embeddings is not a product."""
+        """From words, or from the text tower's tokens, to the layers; a look-up of embeddings is
+        not a product."""
         return 0
 
 
@@ -113,12 +152,21 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
         """
         shapes.text.layers_for(f"{self.section}.kind={self.kind!r}", Precision())
         if not shapes.text.causal:
-            raise ConfigError(f"{self.section}.kind: {self.kind!r} needs model.text.causal=True, and no pooling='cls': its tokens "
-                              "must not know those to be predicted")
-        for key, wrong in (("tied", self.tied), ("text_prefix", self.has_prefix), ("image", self.image == "prefix")):
+            raise ConfigError(
+                f"{self.section}.kind: {self.kind!r} needs model.text.causal=True, "
+                "and no pooling='cls': its tokens must not know those to be "
+                "predicted"
+            )
+        for key, wrong in (
+            ("tied", self.tied),
+            ("text_prefix", self.has_prefix),
+            ("image", self.image == "prefix"),
+        ):
             if wrong:
-                raise ConfigError(f"{self.section}.{key}: {getattr(self, key)!r} is for kind='transformer', which reads words "
-                                  "itself")
+                raise ConfigError(
+                    f"{self.section}.{key}: {getattr(self, key)!r} is for "
+                    "kind='transformer', which reads words itself"
+                )
         super().check(shapes)
 
     @property
@@ -128,17 +176,32 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
 
     @property
     def needs_row_each(self) -> tuple[str, ...]:
-        """The kind, since the text tower encodes each text in a row of its own, and the keys of a decoder with its own words."""
+        """The kind, since the text tower encodes each text in a row of its own, and the keys of a
+        decoder with its own words."""
         return ("kind", *super().needs_row_each)
 
-    def decode(self, model: "VisionLanguageModel", text: jax.Array, mask: jax.Array | None, memory: Encoding | None, train: bool,
-               encoding: Encoding | None, prefix: jax.Array | None, packed: PackedRows | None) -> jax.Array:
+    def decode(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        train: bool,
+        encoding: Encoding | None,
+        prefix: jax.Array | None,
+        packed: PackedRows | None,
+    ) -> jax.Array:
         """Logits from the text tower's tokens, which are computed where `encoding` is None."""
         tokens = (model.encode_text(text, mask, train) if encoding is None else encoding).tokens
         return model.decoder(tokens, mask, memory, prefix, train, packed=packed)
 
-    def decode_next(self, model: "VisionLanguageModel", text: jax.Array, position: jax.Array,
-                    memory: Encoding | None) -> jax.Array:
+    def decode_next(
+        self,
+        model: "VisionLanguageModel",
+        text: jax.Array,
+        position: jax.Array,
+        memory: Encoding | None,
+    ) -> jax.Array:
         """Logits of the text tower's layers and its own, all of which cache keys and values."""
         cache = Cache(position, model.config.text.length)
         return model.decoder(model.text(text, cache=cache).tokens, memory=memory, cache=cache)
@@ -164,7 +227,8 @@ class Decoding:
 
 
 class TextDecoder(nn.Module):
-    """Decoder-only transformer (Radford et al. 2019, "GPT-2"), or the decoder of an encoder-decoder (Vaswani et al. 2017).
+    """Decoder-only transformer (Radford et al. 2019, "GPT-2"), or the decoder of an encoder-decoder
+    (Vaswani et al. 2017).
 
     Args of the call:
       text: int32 [B, L] token ids, L at most `length`; [B, L, D'], a causal text tower's tokens,
@@ -182,8 +246,8 @@ class TextDecoder(nn.Module):
     Keys of `config`:
       image: `cross_attention` in every layer; the image's tokens as a `prefix` of the text with
         bidirectional attention (Wang et al. 2022, "SimVLM"); or `none`.
-      image_queries: number of learned queries that pool the image's tokens first (Yu et al. 2022, "CoCa",
-        section 3.2); 0: no pooling.
+      image_queries: number of learned queries that pool the image's tokens first (Yu et al. 2022,
+        "CoCa", section 3.2); 0: no pooling.
       tied: the output embeddings are those of the input (Press and Wolf 2017).
     """
 
@@ -198,9 +262,16 @@ class TextDecoder(nn.Module):
         return self.config.layers(self.precision)
 
     @nn.compact
-    def __call__(self, text: jax.Array, mask: jax.Array | None = None, memory: Encoding | None = None,
-                 prefix: jax.Array | None = None, train: bool = False, cache: Cache | None = None,
-                 packed: PackedRows | None = None) -> jax.Array:
+    def __call__(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        memory: Encoding | None = None,
+        prefix: jax.Array | None = None,
+        train: bool = False,
+        cache: Cache | None = None,
+        packed: PackedRows | None = None,
+    ) -> jax.Array:
         options = self.options
         table = None if self.config.reads_text_tower else self.embeddings("tokens")
         if self.config.reads_text_tower:
@@ -208,8 +279,11 @@ class TextDecoder(nn.Module):
         else:
             x = jnp.take(constrain(present(table), ("vocab", "activation_embed")), text, axis=0)
             table_of_places = self.positions()
-            x = x + (places_of(table_of_places, text.shape[1], cache) if packed is None else
-                     jnp.take(table_of_places[0], packed.places(), axis=0))
+            x = x + (
+                places_of(table_of_places, text.shape[1], cache)
+                if packed is None
+                else jnp.take(table_of_places[0], packed.places(), axis=0)
+            )
             x = nn.Dropout(options.dropout, deterministic=not train)(x)
         stack = self.config.transformer(options, train)
         memory = None if memory is None else self.looked_at(memory)
@@ -223,8 +297,15 @@ class TextDecoder(nn.Module):
         logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
         return constrain(logits, ("batch", None, "vocab"))
 
-    def through(self, stack: Transformer, x: jax.Array, mask: jax.Array | None, memory: Encoding | None,
-                prefix: jax.Array | None, cache: Cache | None) -> jax.Array:
+    def through(
+        self,
+        stack: Transformer,
+        x: jax.Array,
+        mask: jax.Array | None,
+        memory: Encoding | None,
+        prefix: jax.Array | None,
+        cache: Cache | None,
+    ) -> jax.Array:
         """x [B, L, D] after all layers, with the attention mask of a cache and of a prefix."""
         seen, in_front = memory_mask(self, memory, cache), self.config.image == "prefix"
         places = present(seen).shape[1] if in_front else 0
@@ -240,21 +321,40 @@ class TextDecoder(nn.Module):
         if in_front:
             words = jnp.ones((len(x), count - places), bool) if mask is None else mask
             mask = jnp.concatenate([present(seen), words], axis=1)
-        beside = None if in_front or memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
-        x = stack(x, AttentionInputs(mask=mask, memory=beside, memory_mask=None if in_front else seen, visible=visible,
-                                     cache=None if cache is None else own))
+        beside = (
+            None
+            if in_front or memory is None
+            else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
+        )
+        x = stack(
+            x,
+            AttentionInputs(
+                mask=mask,
+                memory=beside,
+                memory_mask=None if in_front else seen,
+                visible=visible,
+                cache=None if cache is None else own,
+            ),
+        )
         return x[:, places:] if memory is not None else x
 
     def looked_at(self, memory: Encoding) -> Encoding:
-        """The image's tokens as memory of the layers: pooled by queries, or projected as a prefix."""
+        """The image's tokens as memory of the layers: pooled by queries, or projected as a
+        prefix."""
         if self.config.image_queries:
-            pooler = AttentionPooling(self.options, self.config.image_queries, mlp=False, name="pooler")
+            pooler = AttentionPooling(
+                self.options, self.config.image_queries, mlp=False, name="pooler"
+            )
             pooled = pooler(present(memory.tokens), memory.mask)
-            memory = Encoding(pooled.reshape(len(pooled), self.config.image_queries, -1), None, None)
+            memory = Encoding(
+                pooled.reshape(len(pooled), self.config.image_queries, -1), None, None
+            )
         if self.config.image == "prefix":
             tokens = present(memory.tokens)
             mask = jnp.ones(tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = dataclasses.replace(memory, tokens=self.options.to_width(tokens, "image_projection"), mask=mask)
+            memory = dataclasses.replace(
+                memory, tokens=self.options.to_width(tokens, "image_projection"), mask=mask
+            )
         return memory
 
     def embeddings(self, name: str) -> jax.Array:

@@ -57,7 +57,8 @@ class FusionStackConfig(StackConfig, FusionConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CrossAttentionConfig(FusionStackConfig):
-    """Further layers on the text's tokens, with cross-attention to the image's tokens (ALBEF, BLIP)."""
+    """Further layers on the text's tokens, with cross-attention to the image's tokens (ALBEF,
+    BLIP)."""
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "CrossAttention":
         """The layers with cross-attention of these settings."""
@@ -68,8 +69,14 @@ class CrossAttentionConfig(FusionStackConfig):
         """The layers on the text's tokens, with cross-attention to the image's."""
         size, image, text = self.size, shapes.image, shapes.text
         layer = layer_flops(size, text.tokens, activation=self.activation)
-        layer += cross_flops(size.width, text.tokens, memory=image.tokens, memory_width=image.token_width)
-        return self.pooler_flops() + self.entering_flops(text.tokens, text.token_width) + size.depth * layer
+        layer += cross_flops(
+            size.width, text.tokens, memory=image.tokens, memory_width=image.token_width
+        )
+        return (
+            self.pooler_flops()
+            + self.entering_flops(text.tokens, text.token_width)
+            + size.depth * layer
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,7 +84,8 @@ class MergedAttentionConfig(FusionStackConfig):
     """One stream of image and text tokens (ViLT, FLAVA)."""
 
     class_token: bool = False  # pools a learned token of its own, in place of the text's first
-    projected: bool = False  # a linear map for each modality, even where the width is that of the layers
+    # a linear map for each modality, even where the width is that of the layers
+    projected: bool = False
     normalised: bool = True  # False: the towers' tokens before their final norm
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "MergedAttention":
@@ -88,8 +96,13 @@ class MergedAttentionConfig(FusionStackConfig):
     def flops(self, shapes: ModelShapes) -> int:
         """The layers on the tokens of both towers and the class token."""
         size, image, text = self.size, shapes.image, shapes.text
-        entering = sum(self.entering_flops(tower.tokens, tower.token_width, self.projected) for tower in (image, text))
-        layer = layer_flops(size, self.class_token + image.tokens + text.tokens, activation=self.activation)
+        entering = sum(
+            self.entering_flops(tower.tokens, tower.token_width, self.projected)
+            for tower in (image, text)
+        )
+        layer = layer_flops(
+            size, self.class_token + image.tokens + text.tokens, activation=self.activation
+        )
         return self.pooler_flops() + entering + size.depth * layer
 
 
@@ -108,7 +121,10 @@ class CoAttentionConfig(FusionStackConfig):
         Raises: ConfigError where they are.
         """
         if self.scan:
-            raise ConfigError(f"{self.section}.scan: two streams that read each other are not scanned; set scan=False")
+            raise ConfigError(
+                f"{self.section}.scan: two streams that read each other are not "
+                "scanned; set scan=False"
+            )
         super().check(shapes)
 
     def pooled_width(self, shapes: ModelShapes) -> int:
@@ -120,13 +136,17 @@ class CoAttentionConfig(FusionStackConfig):
         size, towers, flops = self.size, (shapes.image, shapes.text), 2 * self.pooler_flops()
         for tower, other in (towers, towers[::-1]):
             layer = layer_flops(size, tower.tokens, activation=self.activation)
-            layer += cross_flops(size.width, tower.tokens, memory=other.tokens, memory_width=size.width)
+            layer += cross_flops(
+                size.width, tower.tokens, memory=other.tokens, memory_width=size.width
+            )
             flops += self.entering_flops(tower.tokens, tower.token_width) + size.depth * layer
         return flops
 
 
 class FusionLayers(nn.Module):
-    """Base class of the fusions by transformer layers. `__call__(image, text, train) -> FusedEncoding`.
+    """Base class of the fusions by transformer layers.
+
+    `__call__(image, text, train) -> FusedEncoding`.
 
     The text's first token, or a token of the fusion's own, is pooled.
 
@@ -151,10 +171,13 @@ class FusionLayers(nn.Module):
 
     def stack(self, train: bool, cross_attention: bool) -> Transformer:
         """The transformer layers, with or without cross-attention."""
-        return self.config.transformer(self.config.layer_options(self.precision, cross_attention=cross_attention), train)
+        return self.config.transformer(
+            self.config.layer_options(self.precision, cross_attention=cross_attention), train
+        )
 
     def typed(self, x: jax.Array, name: str) -> jax.Array:
-        """x in the width of the layers, plus a learned embedding of its modality, like BERT's segment embeddings."""
+        """x in the width of the layers, plus a learned embedding of its modality, like BERT's
+        segment embeddings."""
         x = self.options.to_width(x, f"{name}_in")
         init = with_logical_axes(nn.initializers.normal(0.02), ("embed",))
         kind = self.param(f"{name}_type", init, (self.options.width,), jnp.float32)
@@ -170,12 +193,18 @@ class FusionLayers(nn.Module):
         options = self.options
         if not self.config.pooler:
             return first
-        dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name=name)
+        dense = options.precision.dense(
+            options.width,
+            ("embed", "mlp"),
+            kernel_init=options.initializers()["residual"],
+            name=name,
+        )
         return jnp.tanh(dense(first))
 
 
 class CrossAttention(FusionLayers):
-    """Cross-attention of the text's tokens to the image's in each layer (Li et al. 2021, "ALBEF", figure 1).
+    """Cross-attention of the text's tokens to the image's in each layer (Li et al. 2021, "ALBEF",
+    figure 1).
 
     The text's tokens also attend to themselves. This is visual attention of words. Its weights are
     sown into the collection "attention" where the caller makes it mutable (see
@@ -185,13 +214,16 @@ class CrossAttention(FusionLayers):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         x = self.options.to_width(present(text.tokens), "text_in")
-        x = self.stack(train, cross_attention=True)(x, AttentionInputs(mask=text.mask, memory=image.tokens))
+        x = self.stack(train, cross_attention=True)(
+            x, AttentionInputs(mask=text.mask, memory=image.tokens)
+        )
         x = self.norm(x, "norm")
         return FusedEncoding(x, text.mask, self.pool(x[:, 0]))
 
 
 class MergedAttention(FusionLayers):
-    """Self-attention over the concatenated tokens of image and text (Kim et al. 2021, "ViLT", equations 1 to 5).
+    """Self-attention over the concatenated tokens of image and text (Kim et al. 2021, "ViLT",
+    equations 1 to 5).
 
     The image's tokens come first, so that the text's padding is last.
 
@@ -207,26 +239,45 @@ class MergedAttention(FusionLayers):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         images, texts = self.entering(image, "image"), self.entering(text, "text")
-        parts, behind = [images, texts], images.shape[1] + self.config.class_token  # index of the first text token
+        # index of the first text token
+        parts, behind = [images, texts], images.shape[1] + self.config.class_token
         if self.config.class_token:
             init = with_logical_axes(nn.initializers.normal(0.02), (None, None, "embed"))
-            token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(images.dtype)
+            token = self.param("class_token", init, (1, 1, self.options.width), jnp.float32).astype(
+                images.dtype
+            )
             parts = [jnp.broadcast_to(token, (len(images), *token.shape[1:])), *parts]
         x = constrain(jnp.concatenate(parts, axis=1), ("batch", "tokens", "activation_embed"))
-        mask = None if text.mask is None else jnp.pad(text.mask, ((0, 0), (behind, 0)), constant_values=True)
-        x = self.norm(self.stack(train, cross_attention=False)(x, AttentionInputs(mask=mask)), "norm")
+        mask = (
+            None
+            if text.mask is None
+            else jnp.pad(text.mask, ((0, 0), (behind, 0)), constant_values=True)
+        )
+        x = self.norm(
+            self.stack(train, cross_attention=False)(x, AttentionInputs(mask=mask)), "norm"
+        )
         pooled = self.pool(x[:, 0 if self.config.class_token else behind])
-        return FusedEncoding(x[:, behind:], text.mask, pooled, image_tokens=x[:, int(self.config.class_token):behind])
+        return FusedEncoding(
+            x[:, behind:],
+            text.mask,
+            pooled,
+            image_tokens=x[:, int(self.config.class_token) : behind],
+        )
 
     def entering(self, encoding: Encoding, name: str) -> jax.Array:
         """A tower's tokens as input of the layers, [B, N, D]."""
-        x = present(encoding.tokens if self.config.normalised or encoding.unnormalised is None else encoding.unnormalised)
+        x = present(
+            encoding.tokens
+            if self.config.normalised or encoding.unnormalised is None
+            else encoding.unnormalised
+        )
         x = self.options.linear(x, f"{name}_in") if self.config.projected else self.typed(x, name)
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
 
 class CoAttention(FusionLayers):
-    """Two streams; in each layer, each attends to itself, then to the other stream as it was before the layer.
+    """Two streams; in each layer, each attends to itself, then to the other stream as it was before
+    the layer.
 
     Dou et al. 2022, "METER", section 3.1.3. Pooled is the concatenation of the first token of the
     text and of that of the image, [B, 2 D].
@@ -240,15 +291,37 @@ class CoAttention(FusionLayers):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        config, options = self.config, self.config.layer_options(self.precision, cross_attention=True)
-        layer = rematerialised(config.rematerialisation, config.saved, options=options, prevent_cse=True)
-        images, texts = self.typed(present(image.tokens), "image"), self.typed(present(text.tokens), "text")
-        rates = jnp.linspace(0.0, config.stochastic_depth, options.depth) if config.stochastic_depth else [None] * options.depth
+        config, options = (
+            self.config,
+            self.config.layer_options(self.precision, cross_attention=True),
+        )
+        layer = rematerialised(
+            config.rematerialisation, config.saved, options=options, prevent_cse=True
+        )
+        images, texts = (
+            self.typed(present(image.tokens), "image"),
+            self.typed(present(text.tokens), "text"),
+        )
+        rates = (
+            jnp.linspace(0.0, config.stochastic_depth, options.depth)
+            if config.stochastic_depth
+            else [None] * options.depth
+        )
         for i in range(options.depth):
-            of_image, of_text = (layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text"))
-            images, texts = (of_image(images, rates[i], AttentionInputs(memory=texts, memory_mask=text.mask)),
-                             of_text(texts, rates[i], AttentionInputs(mask=text.mask, memory=images)))
+            of_image, of_text = (
+                layer(options, train, name=f"{name}_layer_{i}") for name in ("image", "text")
+            )
+            images, texts = (
+                of_image(images, rates[i], AttentionInputs(memory=texts, memory_mask=text.mask)),
+                of_text(texts, rates[i], AttentionInputs(mask=text.mask, memory=images)),
+            )
         images, texts = self.norm(images, "image_norm"), self.norm(texts, "text_norm")
-        whole = images[:, 0] if self.class_token else images.astype(jnp.float32).mean(axis=1).astype(images.dtype)
+        whole = (
+            images[:, 0]
+            if self.class_token
+            else images.astype(jnp.float32).mean(axis=1).astype(images.dtype)
+        )
         pooled = [self.pool(texts[:, 0], "text_pooler"), self.pool(whole, "image_pooler")]
-        return FusedEncoding(texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images)
+        return FusedEncoding(
+            texts, text.mask, jnp.concatenate(pooled, axis=-1), image_tokens=images
+        )

@@ -43,17 +43,19 @@ class FusionConfig(PartOnTowers):
     section: ClassVar[str] = "model.fusion"
     returns_tokens: ClassVar[bool] = True
     encodes_text: ClassVar[bool] = False
-    kinds: ClassVar[Kinds] = Kinds({
-        "cross_attention": "vlp_jax.models.fusion.attention:CrossAttentionConfig",
-        "merged": "vlp_jax.models.fusion.attention:MergedAttentionConfig",
-        "co_attention": "vlp_jax.models.fusion.attention:CoAttentionConfig",
-        "concatenation": "vlp_jax.models.fusion.pooled:ConcatenationConfig",
-        "gated": "vlp_jax.models.fusion.pooled:GatedSumConfig",
-        "bilinear": "vlp_jax.models.fusion.pooled:LowRankBilinearConfig",
-        "visual_attention": "vlp_jax.models.fusion.pooled:VisualAttentionConfig",
-        "graph": "vlp_jax.models.fusion.graph_fusion:GraphFusionConfig",
-        "in_text_tower": "vlp_jax.models.fusion.in_text_tower:InTextTowerConfig",
-    })
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "cross_attention": "vlp_jax.models.fusion.attention:CrossAttentionConfig",
+            "merged": "vlp_jax.models.fusion.attention:MergedAttentionConfig",
+            "co_attention": "vlp_jax.models.fusion.attention:CoAttentionConfig",
+            "concatenation": "vlp_jax.models.fusion.pooled:ConcatenationConfig",
+            "gated": "vlp_jax.models.fusion.pooled:GatedSumConfig",
+            "bilinear": "vlp_jax.models.fusion.pooled:LowRankBilinearConfig",
+            "visual_attention": "vlp_jax.models.fusion.pooled:VisualAttentionConfig",
+            "graph": "vlp_jax.models.fusion.graph_fusion:GraphFusionConfig",
+            "in_text_tower": "vlp_jax.models.fusion.in_text_tower:InTextTowerConfig",
+        }
+    )
 
     def build(self, shapes: ModelShapes, precision: Precision) -> nn.Module | None:
         """The submodule `fusion` of the model; None for a fusion without layers of its own.
@@ -72,12 +74,15 @@ class FusionConfig(PartOnTowers):
         """Whether it needs `data.dependencies`."""
         return False
 
-    def fuse(self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool) -> FusedEncoding:
+    def fuse(
+        self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool
+    ) -> FusedEncoding:
         """`VisionLanguageModel.fuse`."""
         return present(model.fusion)(image, text, train)
 
     def fused_width(self, shapes: ModelShapes) -> int:
-        """The width of the text's tokens after fusion, or of the pooled vector of a fusion without tokens."""
+        """The width of the text's tokens after fusion, or of the pooled vector of a fusion without
+        tokens."""
         raise NotImplementedError
 
     def pooled_width(self, shapes: ModelShapes) -> int:

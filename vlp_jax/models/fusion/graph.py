@@ -1,4 +1,5 @@
-"""Graphs over the regions of an image and the tokens of a text: adjacency matrices and graph layers."""
+"""Graphs over the regions of an image and the tokens of a text: adjacency matrices and graph
+layers."""
 
 import flax.linen as nn
 import jax
@@ -43,8 +44,10 @@ def pooled_regions(tokens: jax.Array, boxes: jax.Array, grid: Grid) -> jax.Array
     """
     boxes = jnp.where(given(boxes)[:, :, None], boxes, 0.0)
     across, down = (covered(boxes[:, :, side::2], grid.side) for side in (0, 1))
-    weights = rearrange(down[:, :, :, None] * across[:, :, None, :], "b r h w -> b r (h w)").astype(tokens.dtype)
-    return jnp.einsum("brn,bnd->brd", weights, tokens[:, grid.before:grid.before + grid.side**2])
+    weights = rearrange(down[:, :, :, None] * across[:, :, None, :], "b r h w -> b r (h w)").astype(
+        tokens.dtype
+    )
+    return jnp.einsum("brn,bnd->brd", weights, tokens[:, grid.before : grid.before + grid.side**2])
 
 
 def covered(ends: jax.Array, cells: int) -> jax.Array:
@@ -56,7 +59,9 @@ def covered(ends: jax.Array, cells: int) -> jax.Array:
     Returns: [..., cells], with sum 1; zeros for an interval of length 0.
     """
     edges = np.arange(cells + 1, dtype=np.float32) / np.float32(cells)
-    parts = jnp.maximum(jnp.minimum(ends[..., 1:], edges[1:]) - jnp.maximum(ends[..., :1], edges[:-1]), 0.0)
+    parts = jnp.maximum(
+        jnp.minimum(ends[..., 1:], edges[1:]) - jnp.maximum(ends[..., :1], edges[:-1]), 0.0
+    )
     whole = parts.sum(axis=-1, keepdims=True)
     return parts / jnp.where(whole > 0, whole, 1.0)
 
@@ -96,13 +101,15 @@ def edges_of(neighbours: np.ndarray | jax.Array, mask: jax.Array | None) -> jax.
 
 
 def normalised_adjacency(edges: jax.Array) -> jax.Array:
-    """D^-1/2 A D^-1/2 of edges A, self loops included, with D the degree of each node: float32 [B or 1, N, N]."""
+    """D^-1/2 A D^-1/2 of edges A, self loops included, with D the degree of each node: float32 [B
+    or 1, N, N]."""
     root = jax.lax.rsqrt(jnp.maximum(edges.sum(axis=-1), 1).astype(jnp.float32))
     return jnp.where(edges, root[:, :, None] * root[:, None, :], 0.0)
 
 
 class GraphConvolution(nn.Module):
-    """sigma(D^-1/2 (A + I) D^-1/2 H W), with sigma the options' activation (Kipf & Welling 2017, equation 2).
+    """sigma(D^-1/2 (A + I) D^-1/2 H W), with sigma the options' activation (Kipf & Welling 2017,
+    equation 2).
 
     Args of the call:
       nodes: [B, N, D], H.
@@ -115,8 +122,13 @@ class GraphConvolution(nn.Module):
     @nn.compact
     def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
         options = self.options
-        dense = options.precision.dense(options.width, ("embed", "mlp"), use_bias=False, name="nodes",
-                                        kernel_init=options.initializers()["residual"])
+        dense = options.precision.dense(
+            options.width,
+            ("embed", "mlp"),
+            use_bias=False,
+            name="nodes",
+            kernel_init=options.initializers()["residual"],
+        )
         x = dense(nodes)
         mixed = jnp.einsum("bnm,bmd->bnd", normalised_adjacency(edges).astype(x.dtype), x)
         return ACTIVATIONS[options.activation](mixed)
@@ -140,14 +152,21 @@ class GraphAttention(nn.Module):
     def __call__(self, nodes: jax.Array, edges: jax.Array) -> jax.Array:
         options, initial = self.options, self.options.initializers()
         shape = options.heads, options.width // options.heads
-        x = options.precision.dense(shape, ("embed", "heads", "head_dim"), use_bias=False, name="nodes",
-                                    kernel_init=initial["attention"])(nodes)
+        x = options.precision.dense(
+            shape,
+            ("embed", "heads", "head_dim"),
+            use_bias=False,
+            name="nodes",
+            kernel_init=initial["attention"],
+        )(nodes)
         hears, says = (self.score(x, name) for name in ("hears", "says"))
         logits = jax.nn.leaky_relu(hears[:, :, :, None] + says[:, :, None, :], SLOPE)
         weights = visible_softmax(logits, edges[:, None], causal=False)
         if not self.is_initializing():
             self.sow("attention", "weights", weights)
-        mixed = rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(x.dtype), x), "b n h k -> b n (h k)")
+        mixed = rearrange(
+            jnp.einsum("bhnm,bmhk->bnhk", weights.astype(x.dtype), x), "b n h k -> b n (h k)"
+        )
         return ACTIVATIONS[options.activation](mixed)
 
     def score(self, x: jax.Array, name: str) -> jax.Array:
@@ -157,4 +176,7 @@ class GraphAttention(nn.Module):
         return jnp.einsum("bnhk,hk->bhn", x, half, preferred_element_type=jnp.float32)
 
 
-GRAPH_LAYERS: dict[str, type[nn.Module]] = {"convolution": GraphConvolution, "attention": GraphAttention}
+GRAPH_LAYERS: dict[str, type[nn.Module]] = {
+    "convolution": GraphConvolution,
+    "attention": GraphAttention,
+}

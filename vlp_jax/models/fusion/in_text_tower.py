@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InTextTowerConfig(FusionConfig):
-    """A second pass through the text tower, with cross-attention to the image's tokens in each layer (BLIP)."""
+    """A second pass through the text tower, with cross-attention to the image's tokens in each
+    layer (BLIP)."""
 
     encodes_text: ClassVar[bool] = True
 
@@ -46,16 +47,22 @@ class InTextTowerConfig(FusionConfig):
         """Also a message about a learned start token without one to replace."""
         yield from super().validate(where, experiment)
         if self.start_token and experiment.data.text.start_token is None:
-            yield f"{where}.start_token: has no effect without data.text.start_token, whose place it takes"
+            yield (
+                f"{where}.start_token: has no effect without data.text.start_token, whose place "
+                "it takes"
+            )
 
     @property
     def mode(self) -> TextMode:
         """The text tower's mode as image-grounded encoder."""
         return TextMode("encode_token" if self.start_token else None, cross_attention=True)
 
-    def fuse(self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool) -> FusedEncoding:
+    def fuse(
+        self, model: "VisionLanguageModel", image: Encoding, text: Encoding, train: bool
+    ) -> FusedEncoding:
         """A second pass of the text's ids through the text tower, which attends to the image."""
-        mask = None if text.mask is None else text.mask[:, -present(text.ids).shape[1]:]  # without the class token in front
+        # without the class token in front
+        mask = None if text.mask is None else text.mask[:, -present(text.ids).shape[1] :]
         fused = model.text(text.ids, mask, train, text_mode=self.mode, memory=image)
         return FusedEncoding(fused.tokens, fused.mask, fused.pooled, fused.ids)
 
@@ -66,5 +73,10 @@ class InTextTowerConfig(FusionConfig):
     def flops(self, shapes: ModelShapes) -> int:
         """The text tower once more, with cross-attention in each layer."""
         layers, image = self.layers(shapes), shapes.image
-        cross = cross_flops(layers.width, shapes.text.layer_tokens, memory=image.tokens, memory_width=image.token_width)
+        cross = cross_flops(
+            layers.width,
+            shapes.text.layer_tokens,
+            memory=image.tokens,
+            memory_width=image.token_width,
+        )
         return shapes.text.flops + layers.depth * cross

@@ -105,7 +105,10 @@ class VisualAttentionConfig(PooledFusionConfig):
         """Each hop scores the image's tokens and sums them."""
         width, image = self.width, shapes.image
         hop = 2 * (image.tokens + 1) * width**2 + 4 * image.tokens * width
-        return 2 * width * (image.tokens * image.token_width + shapes.text.pooled_width) + self.hops * hop
+        return (
+            2 * width * (image.tokens * image.token_width + shapes.text.pooled_width)
+            + self.hops * hop
+        )
 
 
 class PooledFusion(nn.Module):
@@ -118,15 +121,26 @@ class PooledFusion(nn.Module):
     config: PooledFusionConfig
     precision: Precision = Precision()
 
-    def linear(self, x: jax.Array, features: int, name: str, axes: tuple[str, ...] = ("embed", "mlp"),
-               bias: bool = False) -> jax.Array:
+    def linear(
+        self,
+        x: jax.Array,
+        features: int,
+        name: str,
+        axes: tuple[str, ...] = ("embed", "mlp"),
+        bias: bool = False,
+    ) -> jax.Array:
         """[..., D'] -> [..., features]."""
-        dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform())
+        dense = functools.partial(
+            self.precision.dense, kernel_init=nn.initializers.xavier_uniform()
+        )
         return dense(features, axes, use_bias=bias, name=name)(x)
 
     def mapped(self, image: Encoding, text: Encoding, features: int) -> tuple[jax.Array, jax.Array]:
         """tanh of a linear map of each pooled vector, [B, features]."""
-        seen, read = self.linear(present(image.pooled), features, "image"), self.linear(present(text.pooled), features, "text")
+        seen, read = (
+            self.linear(present(image.pooled), features, "image"),
+            self.linear(present(text.pooled), features, "text"),
+        )
         return jnp.tanh(seen), jnp.tanh(read)
 
     def both(self, image: Encoding, text: Encoding) -> jax.Array:
@@ -142,8 +156,12 @@ class Concatenation(PooledFusion):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         x = self.both(image, text)
-        x = ACTIVATIONS[self.config.activation](self.linear(x, self.config.mlp_dim, "in", bias=True))
-        return FusedEncoding(None, text.mask, self.linear(x, self.config.width, "out", ("mlp", "embed"), bias=True))
+        x = ACTIVATIONS[self.config.activation](
+            self.linear(x, self.config.mlp_dim, "in", bias=True)
+        )
+        return FusedEncoding(
+            None, text.mask, self.linear(x, self.config.width, "out", ("mlp", "embed"), bias=True)
+        )
 
 
 class GatedSum(PooledFusion):
@@ -162,7 +180,8 @@ class GatedSum(PooledFusion):
 
 
 class LowRankBilinear(PooledFusion):
-    """Low-rank bilinear pooling (Kim et al. 2017, "Hadamard product for low-rank bilinear pooling", section 3).
+    """Low-rank bilinear pooling (Kim et al. 2017, "Hadamard product for low-rank bilinear pooling",
+    section 3).
 
     All products of an image feature and a text feature are weighted by a tensor of low rank: for
     image y and text x,
@@ -177,7 +196,11 @@ class LowRankBilinear(PooledFusion):
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
         seen, read = self.mapped(image, text, self.config.rank)
-        return FusedEncoding(None, text.mask, self.linear(seen * read, self.config.width, "out", ("mlp", "embed"), bias=True))
+        return FusedEncoding(
+            None,
+            text.mask,
+            self.linear(seen * read, self.config.width, "out", ("mlp", "embed"), bias=True),
+        )
 
 
 class VisualAttention(PooledFusion):
@@ -198,13 +221,17 @@ class VisualAttention(PooledFusion):
 
     @nn.compact
     def __call__(self, image: Encoding, text: Encoding, train: bool = False) -> FusedEncoding:
-        regions = jnp.tanh(self.linear(present(image.tokens), self.config.width, "image", bias=True))
+        regions = jnp.tanh(
+            self.linear(present(image.tokens), self.config.width, "image", bias=True)
+        )
         regions = constrain(regions, ("batch", "tokens", "activation_embed"))
         looking = self.linear(present(text.pooled), self.config.width, "text", bias=True)
         for hop in range(self.config.hops):
             asked = self.linear(looking, self.config.width, f"looking_{hop}", bias=True)[:, None]
             hidden = jnp.tanh(self.linear(regions, self.config.width, f"regions_{hop}") + asked)
-            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", "scores"))[:, :, 0].astype(jnp.float32)
+            logits = self.linear(hidden, 1, f"weight_{hop}", ("mlp", "scores"))[:, :, 0].astype(
+                jnp.float32
+            )
             weights = visible_softmax(logits, image.mask, causal=False)
             if not self.is_initializing():
                 self.sow("attention", "weights", weights)

@@ -13,12 +13,22 @@ if TYPE_CHECKING:
     from vlp_jax.models.layers.transformer import Precision as Precision
     from vlp_jax.models.layers.transformer import Transformer as Transformer
 
-__all__ = ["AttentionInputs", "Encoding", "LayerOptions", "Mlp", "MultiHeadAttention", "Precision", "Transformer"]
-_PLACES = {"AttentionInputs": "vlp_jax.models.layers.attention_inputs:AttentionInputs",
-           "Encoding": "vlp_jax.models.layers.transformer:Encoding",
-           "LayerOptions": "vlp_jax.models.layers.transformer:LayerOptions",
-           "Mlp": "vlp_jax.models.layers.transformer:Mlp",
-           "MultiHeadAttention": "vlp_jax.models.layers.attention:MultiHeadAttention",
-           "Precision": "vlp_jax.models.layers.transformer:Precision",
-           "Transformer": "vlp_jax.models.layers.transformer:Transformer"}
+__all__ = [
+    "AttentionInputs",
+    "Encoding",
+    "LayerOptions",
+    "Mlp",
+    "MultiHeadAttention",
+    "Precision",
+    "Transformer",
+]
+_PLACES = {
+    "AttentionInputs": "vlp_jax.models.layers.attention_inputs:AttentionInputs",
+    "Encoding": "vlp_jax.models.layers.transformer:Encoding",
+    "LayerOptions": "vlp_jax.models.layers.transformer:LayerOptions",
+    "Mlp": "vlp_jax.models.layers.transformer:Mlp",
+    "MultiHeadAttention": "vlp_jax.models.layers.attention:MultiHeadAttention",
+    "Precision": "vlp_jax.models.layers.transformer:Precision",
+    "Transformer": "vlp_jax.models.layers.transformer:Transformer",
+}
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

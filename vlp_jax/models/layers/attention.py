@@ -19,7 +19,8 @@ from vlp_jax.models.options import LayerOptions
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import Layout, constrain, current_layout
 
-SHORT = 8  # below this number of queries no kernel pays off: attention pooling has one learned query
+# below this number of queries no kernel pays off: attention pooling has one learned query
+SHORT = 8
 
 
 class MultiHeadAttention(nn.Module):
@@ -57,34 +58,82 @@ class MultiHeadAttention(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, query: jax.Array, memory: jax.Array | None, *, mask: Mask = None,
-                 angles: jax.Array | tuple[jax.Array, jax.Array] | None = None, visible: jax.Array | None = None,
-                 cache: Cache | None = None, bias: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        query: jax.Array,
+        memory: jax.Array | None,
+        *,
+        mask: Mask = None,
+        angles: jax.Array | tuple[jax.Array, jax.Array] | None = None,
+        visible: jax.Array | None = None,
+        cache: Cache | None = None,
+        bias: jax.Array | None = None,
+    ) -> jax.Array:
         options, precision = self.options, self.options.precision
         initial = options.initializers()
-        project = functools.partial(precision.dense, (options.heads, options.width // options.heads),
-                                    ("embed", "heads", "head_dim"), kernel_init=initial["attention"])
-        inputs = {"query": query} if memory is None else {"query": query, "key": memory, "value": memory}
+        project = functools.partial(
+            precision.dense,
+            (options.heads, options.width // options.heads),
+            ("embed", "heads", "head_dim"),
+            kernel_init=initial["attention"],
+        )
+        inputs = (
+            {"query": query} if memory is None else {"query": query, "key": memory, "value": memory}
+        )
         # The heads are concatenated: as [B, N, H, K], a TPU would pad every head to 128 features.
-        made = {name: checkpoint_name(constrain(rearrange(project(name=name)(x), "b n h k -> b n (h k)"),
-                                                ("batch", None, "activation_heads")), name) for name, x in inputs.items()}
+        made = {
+            name: checkpoint_name(
+                constrain(
+                    rearrange(project(name=name)(x), "b n h k -> b n (h k)"),
+                    ("batch", None, "activation_heads"),
+                ),
+                name,
+            )
+            for name, x in inputs.items()
+        }
         if options.qk_norm:
-            made |= {name: self.norm_heads(made[name], f"{name}_norm") for name in made if name != "value"}
+            made |= {
+                name: self.norm_heads(made[name], f"{name}_norm")
+                for name in made
+                if name != "value"
+            }
         if angles is not None:
             of_query, of_memory = angles if isinstance(angles, tuple) else (angles, angles)
-            made |= {name: rotate(made[name], turns, heads=options.heads)
-                     for name, turns in (("query", of_query), ("key", of_memory))}
-        q, k, v = made["query"], *(made[name] if cache is None else self.kept(name, made.get(name), cache)
-                                   for name in ("key", "value"))
-        pairs = dict(heads=options.heads, mask=mask, causal=self.causal and visible is None, visible=visible, bias=bias)
+            made |= {
+                name: rotate(made[name], turns, heads=options.heads)
+                for name, turns in (("query", of_query), ("key", of_memory))
+            }
+        q, k, v = (
+            made["query"],
+            *(
+                made[name] if cache is None else self.kept(name, made.get(name), cache)
+                for name in ("key", "value")
+            ),
+        )
+        pairs = dict(
+            heads=options.heads,
+            mask=mask,
+            causal=self.causal and visible is None,
+            visible=visible,
+            bias=bias,
+        )
         if self.is_mutable_collection("attention") and not self.is_initializing():
             self.sow("attention", "weights", attention_weights(q, k, **pairs))
-        drop = (self.make_rng("dropout"), options.attention_dropout) if self.train and options.attention_dropout else None
+        drop = (
+            (self.make_rng("dropout"), options.attention_dropout)
+            if self.train and options.attention_dropout
+            else None
+        )
         attended = attend(q, k, v, **pairs, drop=drop, attention=options.attention)
         attended = checkpoint_name(attended, "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
-        return precision.dense(options.width, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
-                               kernel_init=initial["residual"])(attended)
+        return precision.dense(
+            options.width,
+            ("heads", "head_dim", "embed"),
+            axis=(-2, -1),
+            name="out",
+            kernel_init=initial["residual"],
+        )(attended)
 
     def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:
         """All keys, or all values, of the cache, after `new` [B, n, H K] is written to it."""
@@ -92,7 +141,9 @@ class MultiHeadAttention(nn.Module):
             return self.get_variable("cache", name)
         if cache.position is not None:
             empty = jnp.zeros((len(new), cache.length, new.shape[2]), new.dtype)
-            new = jax.lax.dynamic_update_slice_in_dim(self.get_variable("cache", name, empty), new, cache.position, axis=1)
+            new = jax.lax.dynamic_update_slice_in_dim(
+                self.get_variable("cache", name, empty), new, cache.position, axis=1
+            )
         self.put_variable("cache", name, new)
         return new
 
@@ -118,9 +169,19 @@ def rotate(x: jax.Array, angles: jax.Array, *, heads: int) -> jax.Array:
     return rearrange(turned, "two b n h k -> b n (h two k)").astype(x.dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
-           visible: jax.Array | None = None, bias: jax.Array | None = None, drop: tuple[jax.Array, float] | None = None,
-           attention: str = "auto") -> jax.Array:
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    heads: int,
+    mask: Mask = None,
+    causal: bool = False,
+    visible: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    drop: tuple[jax.Array, float] | None = None,
+    attention: str = "auto",
+) -> jax.Array:
     """softmax(q k^T / sqrt(K) + bias) v of every head, with the softmax in float32.
 
     Args:
@@ -139,26 +200,51 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask =
     Returns: [B, N, H K]; zeros for a query without any visible token.
     """
     if drop is not None and attention == "auto":
-        warn_once("attention_dropout is above 0: in training, attention takes plain products and a softmax, and no kernel")
+        warn_once(
+            "attention_dropout is above 0: in training, attention takes plain products and "
+            "a softmax, and no kernel"
+        )
     if visible is not None or bias is not None or drop is not None:
-        return plain_attention(q, k, v, heads=heads, mask=mask, causal=causal and visible is None, visible=visible, bias=bias,
-                               drop=drop)
+        return plain_attention(
+            q,
+            k,
+            v,
+            heads=heads,
+            mask=mask,
+            causal=causal and visible is None,
+            visible=visible,
+            bias=bias,
+            drop=drop,
+        )
     layout = current_layout()
-    kernel = None if attention == "plain" or layout is None else kernel_for(
-        layout, q, k, heads=heads, segments=isinstance(mask, Segments))
+    kernel = (
+        None
+        if attention == "plain" or layout is None
+        else kernel_for(layout, q, k, heads=heads, segments=isinstance(mask, Segments))
+    )
     if kernel is None or layout is None:
         return plain_attention(q, k, v, heads=heads, mask=mask, causal=causal)
-    axes, local_heads = ("batch", None, "activation_heads"), heads // layout.parts("activation_heads")
+    axes, local_heads = (
+        ("batch", None, "activation_heads"),
+        heads // layout.parts("activation_heads"),
+    )
     masks, structure = jax.tree.flatten(mask)
 
     def local(q, k, v, *masks):
-        return kernel(q, k, v, heads=local_heads, mask=jax.tree.unflatten(structure, masks), causal=causal)
+        return kernel(
+            q, k, v, heads=local_heads, mask=jax.tree.unflatten(structure, masks), causal=causal
+        )
 
-    return on_each_device(local, layout, (axes,) * 3 + (("batch", None),) * len(masks), axes)(q, k, v, *masks)
+    return on_each_device(local, layout, (axes,) * 3 + (("batch", None),) * len(masks), axes)(
+        q, k, v, *masks
+    )
 
 
-def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, *, heads: int, segments: bool = False) -> Callable | None:
-    """The attention kernel of this platform for these shapes; None, logged once, where there is none."""
+def kernel_for(
+    layout: Layout, q: jax.Array, k: jax.Array, *, heads: int, segments: bool = False
+) -> Callable | None:
+    """The attention kernel of this platform for these shapes; None, logged once, where there is
+    none."""
     platform = layout.mesh.devices.flat[0].platform
     local, rest = divmod(heads, layout.parts("activation_heads"))
     rest = rest or q.shape[0] % layout.parts("batch")
@@ -168,7 +254,9 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, *, heads: int, segmen
         return None
     head_dim = q.shape[-1] // heads
     if not rest and platform == "tpu":
-        on_chip = heads_per_program(q.shape[1], k.shape[1], heads=local, head_dim=head_dim, itemsize=q.dtype.itemsize)
+        on_chip = heads_per_program(
+            q.shape[1], k.shape[1], heads=local, head_dim=head_dim, itemsize=q.dtype.itemsize
+        )
         return fused_attention if on_chip and not segments else long_attention
     lack = ""
     if not rest and platform in ("gpu", "cuda") and not segments:
@@ -177,8 +265,14 @@ def kernel_for(layout: Layout, q: jax.Array, k: jax.Array, *, heads: int, segmen
             return cudnn_attention
         except (RuntimeError, ValueError) as error:  # no cuDNN, or it does not support these shapes
             lack = f" ({str(error).splitlines()[0]})"
-    what = f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} in {q.dtype}"
-    warn_once(f"attention of {what} has no kernel on {platform}{lack}: plain products and a softmax are used")
+    what = (
+        f"{q.shape[1]} tokens{' in segments' if segments else ''}, {heads} heads of {head_dim} "
+        f"in {q.dtype}"
+    )
+    warn_once(
+        f"attention of {what} has no kernel on {platform}{lack}: plain products and a "
+        "softmax are used"
+    )
     return None
 
 
@@ -188,51 +282,105 @@ def warn_once(message: str) -> None:
     logging.getLogger(__name__).warning(message)
 
 
-def cudnn_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: jax.Array | None = None,
-                    causal: bool = False) -> jax.Array:
+def cudnn_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    heads: int,
+    mask: jax.Array | None = None,
+    causal: bool = False,
+) -> jax.Array:
     """`attend` by cuDNN's flash attention, on NVIDIA GPUs from the A100 on.
 
     cuDNN takes the number of visible tokens instead of a mask, and in training only even numbers of
     tokens: an odd number is padded by one hidden token.
     """
     length, memory_length = q.shape[1], k.shape[1]
-    q, k, v = (rearrange(jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))), "b n (h k) -> b n h k", h=heads) for x in (q, k, v))
-    visible = jnp.full(len(q), memory_length, jnp.int32) if mask is None else mask.sum(axis=1, dtype=jnp.int32)
+    q, k, v = (
+        rearrange(
+            jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0))), "b n (h k) -> b n h k", h=heads
+        )
+        for x in (q, k, v)
+    )
+    visible = (
+        jnp.full(len(q), memory_length, jnp.int32)
+        if mask is None
+        else mask.sum(axis=1, dtype=jnp.int32)
+    )
     lengths = None if mask is None and memory_length % 2 == 0 else jnp.maximum(visible, 1)
-    attended = jax.nn.dot_product_attention(q, k, v, key_value_seq_lengths=lengths, is_causal=causal, implementation="cudnn")
+    attended = jax.nn.dot_product_attention(
+        q, k, v, key_value_seq_lengths=lengths, is_causal=causal, implementation="cudnn"
+    )
     attended = rearrange(attended[:, :length], "b n h k -> b n (h k)")
     return attended if mask is None else jnp.where(visible[:, None, None] > 0, attended, 0)
 
 
-def plain_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
-                    visible: jax.Array | None = None, bias: jax.Array | None = None,
-                    drop: tuple[jax.Array, float] | None = None) -> jax.Array:
+def plain_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    heads: int,
+    mask: Mask = None,
+    causal: bool = False,
+    visible: jax.Array | None = None,
+    bias: jax.Array | None = None,
+    drop: tuple[jax.Array, float] | None = None,
+) -> jax.Array:
     """`attend` by two matrix products and a softmax, on any platform."""
-    weights = attention_weights(q, k, heads=heads, mask=mask, causal=causal, visible=visible, bias=bias)
+    weights = attention_weights(
+        q, k, heads=heads, mask=mask, causal=causal, visible=visible, bias=bias
+    )
     if drop is not None:
         key, rate = drop
-        weights = jnp.where(jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0)
+        weights = jnp.where(
+            jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0
+        )
     v = rearrange(v, "b n (h k) -> b n h k", h=heads)
-    return rearrange(jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)")
+    return rearrange(
+        jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)"
+    )
 
 
-def attention_weights(q: jax.Array, k: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
-                      visible: jax.Array | None = None, bias: jax.Array | None = None) -> jax.Array:
-    """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as in `attend`."""
+def attention_weights(
+    q: jax.Array,
+    k: jax.Array,
+    *,
+    heads: int,
+    mask: Mask = None,
+    causal: bool = False,
+    visible: jax.Array | None = None,
+    bias: jax.Array | None = None,
+) -> jax.Array:
+    """softmax(q k^T / sqrt(K) + bias) of every head, float32 [B, H, N, M]; arguments as in
+    `attend`."""
     q, k = (rearrange(x, "b n (h k) -> b n h k", h=heads) for x in (q, k))
-    logits = jnp.einsum("bnhk,bmhk->bhnm", q * q.shape[-1]**-0.5, k, preferred_element_type=jnp.float32)
+    logits = jnp.einsum(
+        "bnhk,bmhk->bhnm", q * q.shape[-1] ** -0.5, k, preferred_element_type=jnp.float32
+    )
     logits = logits if bias is None else logits + bias
     if mask is not None:
         visible = shown(mask) if visible is None else visible & shown(mask)
     return visible_softmax(logits, None if visible is None else visible[:, None], causal=causal)
 
 
-def cpu_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False) -> jax.Array:
-    """`plain_attention` with one batch axis, examples times heads, which XLA computes fastest on CPUs."""
-    q, k, v = (rearrange(x, "b n (h k) -> (b h) n k", h=heads) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
+def cpu_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False
+) -> jax.Array:
+    """`plain_attention` with one batch axis, examples times heads, which XLA computes fastest on
+    CPUs."""
+    q, k, v = (
+        rearrange(x, "b n (h k) -> (b h) n k", h=heads)
+        for x in (q * (q.shape[-1] // heads) ** -0.5, k, v)
+    )
     logits = jnp.einsum("bnk,bmk->bnm", q, k, preferred_element_type=jnp.float32)
-    weights = visible_softmax(logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal=causal)
-    return rearrange(jnp.einsum("bnm,bmk->bnk", weights.astype(v.dtype), v), "(b h) n k -> b n (h k)", h=heads)
+    weights = visible_softmax(
+        logits, None if mask is None else jnp.repeat(shown(mask), heads, axis=0), causal=causal
+    )
+    return rearrange(
+        jnp.einsum("bnm,bmk->bnk", weights.astype(v.dtype), v), "(b h) n k -> b n (h k)", h=heads
+    )
 
 
 def visible_softmax(logits: jax.Array, visible: jax.Array | None, *, causal: bool) -> jax.Array:
@@ -249,5 +397,6 @@ def visible_softmax(logits: jax.Array, visible: jax.Array | None, *, causal: boo
         visible = jnp.asarray(lower) if visible is None else visible & lower
     if visible is None:
         return jax.nn.softmax(logits)
-    # A finite floor and a second mask, so that a row without visible tokens gives zeros and no NaN gradient.
+    # A finite floor and a second mask, so that a row without visible tokens gives zeros and no NaN
+    # gradient.
     return jnp.where(visible, jax.nn.softmax(jnp.where(visible, logits, -1e30)), 0.0)

@@ -11,7 +11,8 @@ from vlp_jax.models.options import present
 
 @flax.struct.dataclass
 class Cache:
-    """Position and length of the keys and values kept in the collection "cache" for incremental decoding.
+    """Position and length of the keys and values kept in the collection "cache" for incremental
+    decoding.
 
     Attributes:
       position: int32 scalar, position of the first new token; None: the memory is complete and kept
@@ -23,11 +24,14 @@ class Cache:
     length: int = flax.struct.field(pytree_node=False)
 
     def visible(self, queries: int) -> jax.Array:
-        """Causal mask of N new tokens over the cache: each attends to itself and to all earlier positions.
+        """Causal mask of N new tokens over the cache: each attends to itself and to all earlier
+        positions.
 
         Returns: bool [1, N, length].
         """
-        return (jnp.arange(self.length) <= present(self.position) + jnp.arange(queries)[:, None])[None]
+        return (jnp.arange(self.length) <= present(self.position) + jnp.arange(queries)[:, None])[
+            None
+        ]
 
 
 @flax.struct.dataclass
@@ -46,10 +50,10 @@ class AttentionInputs:
         `positions.rotary2d`).
       visible: [B or 1, N, N] bool, the allowed pairs of self-attention, combined with `mask` and in
         place of `LayerOptions.causal`; [.., N, cache.length] with a cache.
-      bias: float32 [H, N, N], added to the logits of self-attention (see `positions.relative_bias`);
-        [H, N, cache.length] with a cache.
-      cache: position of the N tokens among those whose keys and values are kept. The memory is given
-        in the first call only.
+      bias: float32 [H, N, N], added to the logits of self-attention (see
+        `positions.relative_bias`); [H, N, cache.length] with a cache.
+      cache: position of the N tokens among those whose keys and values are kept. The memory is
+        given in the first call only.
       pool_position: position of the one token of each example that the last layer computes.
     """
 

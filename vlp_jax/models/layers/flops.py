@@ -15,9 +15,11 @@ class LayerSize(Protocol):
     @property
     def width(self) -> int:
         """The width D of the tokens."""
+
     @property
     def depth(self) -> int:
         """The number of layers."""
+
     @property
     def mlp_dim(self) -> int:
         """The hidden width of the MLP of a layer."""
@@ -30,7 +32,11 @@ def layer_flops(size: LayerSize, tokens: int, *, activation: str) -> int:
     products, or three with a gate: 2 N D F each.
     """
     width = size.width
-    return 8 * tokens * width**2 + 4 * tokens**2 * width + mlp_flops(size, tokens, activation=activation)
+    return (
+        8 * tokens * width**2
+        + 4 * tokens**2 * width
+        + mlp_flops(size, tokens, activation=activation)
+    )
 
 
 def mlp_flops(size: LayerSize, tokens: int, *, activation: str) -> int:
@@ -44,7 +50,12 @@ def pooling_flops(size: LayerSize, tokens: int, *, activation: str) -> int:
     A layer of which only one token is needed costs the same.
     """
     width = size.width
-    return 4 * width**2 + 4 * tokens * width**2 + 4 * tokens * width + mlp_flops(size, 1, activation=activation)
+    return (
+        4 * width**2
+        + 4 * tokens * width**2
+        + 4 * tokens * width
+        + mlp_flops(size, 1, activation=activation)
+    )
 
 
 def cross_flops(width: int, queries: int, *, memory: int, memory_width: int) -> int:

@@ -14,26 +14,39 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-LANES = 128  # width of a TPU's vector registers; a block's last axis is a multiple of it, or the whole axis
+# width of a TPU's vector registers; a block's last axis is a multiple of it, or the whole axis
+LANES = 128
 ON_CHIP = 12 * 2**20  # bytes, out of the 16 MiB that a v5e's compiler gives one kernel
 
 
-def heads_per_program(length: int, memory_length: int, *, heads: int, head_dim: int, itemsize: int) -> int | None:
-    """The largest number of heads that fit on-chip with their blocks and logits; None where no block of heads does."""
+def heads_per_program(
+    length: int, memory_length: int, *, heads: int, head_dim: int, itemsize: int
+) -> int | None:
+    """The largest number of heads that fit on-chip with their blocks and logits; None where no
+    block of heads does."""
     for count in range(heads, 0, -1):
         width = count * head_dim
         if heads % count or (count < heads and width % LANES):
             continue
         padded = -(-width // LANES) * LANES
-        blocks = 2 * (3 * length + 4 * memory_length) * padded * itemsize  # backward: q, dO, dQ; k, v, dK, dV; double buffers
+        # backward: q, dO, dQ; k, v, dK, dV; double buffers
+        blocks = 2 * (3 * length + 4 * memory_length) * padded * itemsize
         logits = 6 * length * (-(-memory_length // LANES) * LANES) * 4
         if blocks + logits <= ON_CHIP:
             return count
     return None
 
 
-def fused_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: jax.Array | None = None,
-                    causal: bool = False, interpret: bool = False) -> jax.Array:
+def fused_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    heads: int,
+    mask: jax.Array | None = None,
+    causal: bool = False,
+    interpret: bool = False,
+) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head, with the softmax in float32.
 
     Args:
@@ -59,7 +72,9 @@ def _forward(q, k, v, mask, heads, causal, interpret):
 
 def _backward(heads, causal, interpret, kept, gradient):
     q, k, v, mask = kept
-    gradients = _call(_backward_kernel, (q, k, v, gradient), mask, (q, k, v), heads, causal, interpret, products=5)
+    gradients = _call(
+        _backward_kernel, (q, k, v, gradient), mask, (q, k, v), heads, causal, interpret, products=5
+    )
     return *gradients, None
 
 
@@ -67,23 +82,37 @@ _fused.defvjp(_forward, _backward)
 
 
 def _call(kernel, arrays, mask, outputs, heads, causal, interpret, products):
-    """Runs `kernel` for every example and group of heads; its outputs have the shapes of `outputs`."""
+    """Runs `kernel` for every example and group of heads; its outputs have the shapes of
+    `outputs`."""
     batch, length, width = arrays[0].shape
     memory_length, head_dim = arrays[1].shape[1], width // heads
-    count = heads_per_program(length, memory_length, heads=heads, head_dim=head_dim, itemsize=arrays[0].dtype.itemsize)
+    count = heads_per_program(
+        length, memory_length, heads=heads, head_dim=head_dim, itemsize=arrays[0].dtype.itemsize
+    )
 
     def block(array):
-        return pl.BlockSpec((1, array.shape[1], count * head_dim), lambda example, group: (example, 0, group))
+        return pl.BlockSpec(
+            (1, array.shape[1], count * head_dim), lambda example, group: (example, 0, group)
+        )
 
     mask_arrays = () if mask is None else (mask.astype(jnp.int32)[:, None, :],)
-    mask_blocks = [pl.BlockSpec((1, 1, memory_length), lambda example, group: (example, 0, 0)) for _ in mask_arrays]
+    mask_blocks = [
+        pl.BlockSpec((1, 1, memory_length), lambda example, group: (example, 0, 0))
+        for _ in mask_arrays
+    ]
     size = sum(array.size * array.dtype.itemsize for array in (*arrays, *outputs))
     return pl.pallas_call(
         functools.partial(kernel, heads=count, masked=mask is not None, causal=causal),
-        grid=(batch, heads // count), in_specs=[*map(block, arrays), *mask_blocks], out_specs=[*map(block, outputs)],
-        out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for array in outputs], interpret=interpret,
-        cost_estimate=pl.CostEstimate(flops=2 * products * batch * length * memory_length * width, bytes_accessed=size,
-                                      transcendentals=batch * heads * length * memory_length),
+        grid=(batch, heads // count),
+        in_specs=[*map(block, arrays), *mask_blocks],
+        out_specs=[*map(block, outputs)],
+        out_shape=[jax.ShapeDtypeStruct(array.shape, array.dtype) for array in outputs],
+        interpret=interpret,
+        cost_estimate=pl.CostEstimate(
+            flops=2 * products * batch * length * memory_length * width,
+            bytes_accessed=size,
+            transcendentals=batch * heads * length * memory_length,
+        ),
     )(*arrays, *mask_arrays)
 
 
@@ -92,7 +121,9 @@ def _forward_kernel(q_ref, k_ref, v_ref, *refs, heads, masked, causal):
     visible = _visible(mask_ref, masked, causal, q_ref.shape[1], k_ref.shape[1])
     for lanes in _lanes_of_heads(q_ref.shape[2], heads):
         weights = _weights(q_ref[0, :, lanes], k_ref[0, :, lanes], visible)
-        out_ref[0, :, lanes] = _dot(weights.astype(v_ref.dtype), v_ref[0, :, lanes], (1, 0)).astype(out_ref.dtype)
+        out_ref[0, :, lanes] = _dot(weights.astype(v_ref.dtype), v_ref[0, :, lanes], (1, 0)).astype(
+            out_ref.dtype
+        )
 
 
 def _backward_kernel(q_ref, k_ref, v_ref, gradient_ref, *refs, heads, masked, causal):
@@ -102,7 +133,9 @@ def _backward_kernel(q_ref, k_ref, v_ref, gradient_ref, *refs, heads, masked, ca
         q, k, v, gradient = (ref[0, :, lanes] for ref in (q_ref, k_ref, v_ref, gradient_ref))
         weights = _weights(q, k, visible)
         slope = _dot(gradient, v, (1, 1))
-        slope = weights * (slope - (weights * slope).sum(axis=-1, keepdims=True)) * q.shape[-1]**-0.5
+        slope = (
+            weights * (slope - (weights * slope).sum(axis=-1, keepdims=True)) * q.shape[-1] ** -0.5
+        )
         weights, slope = weights.astype(v.dtype), slope.astype(q.dtype)
         dq_ref[0, :, lanes] = _dot(slope, k, (1, 0)).astype(dq_ref.dtype)
         dk_ref[0, :, lanes] = _dot(slope, q, (0, 0)).astype(dk_ref.dtype)
@@ -115,7 +148,7 @@ def _lanes_of_heads(width, heads):
 
 def _weights(q, k, visible):
     """float32 [N, M] attention weights of one head."""
-    logits = _dot(q, k, (1, 1)) * q.shape[-1]**-0.5
+    logits = _dot(q, k, (1, 1)) * q.shape[-1] ** -0.5
     if visible is not None:
         logits = jnp.where(visible, logits, -1e30)
     weights = jnp.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -130,11 +163,15 @@ def _visible(mask_ref, masked, causal, length, memory_length):
     if masked:
         visible = jnp.broadcast_to(mask_ref[0][0] != 0, shape)
     if causal:
-        lower = jax.lax.broadcasted_iota(jnp.int32, shape, 0) >= jax.lax.broadcasted_iota(jnp.int32, shape, 1)
+        lower = jax.lax.broadcasted_iota(jnp.int32, shape, 0) >= jax.lax.broadcasted_iota(
+            jnp.int32, shape, 1
+        )
         visible = lower if visible is None else visible & lower
     return visible
 
 
 def _dot(a, b, axes):
     """The product of two matrices over the given axis of each, accumulated in float32."""
-    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32)
+    return jax.lax.dot_general(
+        a, b, (((axes[0],), (axes[1],)), ((), ())), preferred_element_type=jnp.float32
+    )

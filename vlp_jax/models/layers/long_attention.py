@@ -17,8 +17,16 @@ LANES = 128
 LARGEST_BLOCK = 4 * LANES
 
 
-def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask: Mask = None, causal: bool = False,
-                   interpret: bool = False) -> jax.Array:
+def long_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    *,
+    heads: int,
+    mask: Mask = None,
+    causal: bool = False,
+    interpret: bool = False,
+) -> jax.Array:
     """softmax(q k^T / sqrt(K)) v of every head, with the softmax in float32.
 
     Args:
@@ -32,18 +40,28 @@ def long_attention(q: jax.Array, k: jax.Array, v: jax.Array, *, heads: int, mask
     """
     length = q.shape[1]
     numbers, some = numbered(mask, len(q), length=length, memory_length=k.shape[1])
-    q, k, v = (padded(rearrange(x, "b n (h k) -> b h n k", h=heads), axis=2) for x in (q * (q.shape[-1] // heads)**-0.5, k, v))
+    q, k, v = (
+        padded(rearrange(x, "b n (h k) -> b h n k", h=heads), axis=2)
+        for x in (q * (q.shape[-1] // heads) ** -0.5, k, v)
+    )
     shape = (q.shape[2], k.shape[2])
     head_mask = (splash.CausalMask if causal else splash.FullMask)(shape)
-    kernel = splash.make_splash_mha(splash.MultiHeadMask([head_mask] * heads), head_shards=1, q_seq_shards=1,
-                                    block_sizes=blocks(*shape), interpret=interpret)
+    kernel = splash.make_splash_mha(
+        splash.MultiHeadMask([head_mask] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=blocks(*shape),
+        interpret=interpret,
+    )
     segments = splash.SegmentIds(padded(numbers.queries, axis=1), padded(numbers.memory, axis=1))
     attended: Any = jax.vmap(kernel)(q, k, v, segments)
     attended = rearrange(attended[:, :, :length], "b h n k -> b n (h k)")
     return jnp.where(some[:, :, None], attended, 0)
 
 
-def numbered(mask: Mask, batch: int, *, length: int, memory_length: int) -> tuple[Segments, jax.Array]:
+def numbered(
+    mask: Mask, batch: int, *, length: int, memory_length: int
+) -> tuple[Segments, jax.Array]:
     """The mask as Segments in which every query has a visible token, as the kernel's softmax needs.
 
     Returns: the Segments, and [B, 1 or N] bool, True for queries that had a visible token before;
@@ -51,10 +69,14 @@ def numbered(mask: Mask, batch: int, *, length: int, memory_length: int) -> tupl
     """
     if isinstance(mask, Segments):
         queries, memory = mask.queries, mask.memory
-        return Segments(jnp.where(queries > 0, queries, memory.min(axis=1, keepdims=True)), memory), queries > 0
+        return Segments(
+            jnp.where(queries > 0, queries, memory.min(axis=1, keepdims=True)), memory
+        ), queries > 0
     mask = jnp.ones((batch, memory_length), bool) if mask is None else jnp.asarray(mask)
     some = mask.any(axis=1, keepdims=True)
-    return Segments(jnp.ones((batch, length), jnp.int32), jnp.where(some, mask, True).astype(jnp.int32)), some
+    return Segments(
+        jnp.ones((batch, length), jnp.int32), jnp.where(some, mask, True).astype(jnp.int32)
+    ), some
 
 
 def padded(x: jax.Array, axis: int) -> jax.Array:
@@ -64,7 +86,17 @@ def padded(x: jax.Array, axis: int) -> jax.Array:
 
 def blocks(length: int, memory_length: int) -> splash.BlockSizes:
     """Block sizes: the largest multiple of 128 up to 512 that divides each length."""
-    queries, keys = (max(size for size in range(LANES, LARGEST_BLOCK + 1, LANES) if total % size == 0)
-                     for total in (length, memory_length))
-    return splash.BlockSizes(block_q=queries, block_q_dkv=queries, block_q_dq=queries, block_kv=keys, block_kv_compute=keys,
-                             block_kv_dkv=keys, block_kv_dkv_compute=keys, block_kv_dq=keys)
+    queries, keys = (
+        max(size for size in range(LANES, LARGEST_BLOCK + 1, LANES) if total % size == 0)
+        for total in (length, memory_length)
+    )
+    return splash.BlockSizes(
+        block_q=queries,
+        block_q_dkv=queries,
+        block_q_dq=queries,
+        block_kv=keys,
+        block_kv_compute=keys,
+        block_kv_dkv=keys,
+        block_kv_dkv_compute=keys,
+        block_kv_dq=keys,
+    )

@@ -17,7 +17,8 @@ class PoolPosition:
     index: jax.Array | None = None
 
     def of(self, x: jax.Array) -> jax.Array:
-        """The token at the position: [B or 1, N, D] -> [B, 1, D], or [B or 1, 1, D] for the first."""
+        """The token at the position: [B or 1, N, D] -> [B, 1, D], or [B or 1, 1, D] for the
+        first."""
         if self.index is None:
             return x[:, :1]
         x = jnp.broadcast_to(x, (len(self.index), *x.shape[1:]))
@@ -38,7 +39,11 @@ class PoolPosition:
 
     def rows(self, bias: jax.Array) -> jax.Array:
         """The token's row of a logit bias [H, N, M]: [B, H, 1, M], or [H, 1, M] for the first."""
-        return bias[:, :1] if self.index is None else jnp.take(bias, self.index, axis=1).swapaxes(0, 1)[:, :, None]
+        return (
+            bias[:, :1]
+            if self.index is None
+            else jnp.take(bias, self.index, axis=1).swapaxes(0, 1)[:, :, None]
+        )
 
 
 def last_visible(mask: jax.Array) -> PoolPosition:

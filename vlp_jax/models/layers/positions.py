@@ -1,10 +1,13 @@
-"""Position embeddings of image patches and of text: additive, rotary, and as biases of attention logits."""
+"""Position embeddings of image patches and of text: additive, rotary, and as biases of attention
+logits."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-BUCKETS, FARTHEST = 32, 128  # buckets of distances, and the distance from which all share one: T5 (Raffel et al. 2020, section 2.1)
+# buckets of distances, and the distance from which all share one: T5 (Raffel et al. 2020, section
+# 2.1)
+BUCKETS, FARTHEST = 32, 128
 
 
 def sincos2d(side: int, width: int, *, temperature: float = 10_000.0) -> np.ndarray:
@@ -52,10 +55,16 @@ def sinusoidal(length: int, width: int) -> np.ndarray:
     Returns: float32 [length, width].
     """
     angles = np.arange(length)[:, None] / 10_000.0 ** (np.arange(0, width, 2) / width)
-    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, width).astype(np.float32)
+    return (
+        np.stack([np.sin(angles), np.cos(angles)], axis=-1)
+        .reshape(length, width)
+        .astype(np.float32)
+    )
 
 
-def relative_bias(table: jax.Array, first: jax.Array | int, *, queries: int, memory: int, causal: bool) -> jax.Array:
+def relative_bias(
+    table: jax.Array, first: jax.Array | int, *, queries: int, memory: int, causal: bool
+) -> jax.Array:
     """Relative position bias of attention logits (Raffel et al. 2020, "T5", section 2.1).
 
     It is a scalar per head and distance bucket.
@@ -68,7 +77,9 @@ def relative_bias(table: jax.Array, first: jax.Array | int, *, queries: int, mem
       causal: whether the stack is causal; no bucket is then used for later positions.
     Returns: float32 [H, queries, memory].
     """
-    return jnp.take(table, buckets(first, queries, memory=memory, causal=causal), axis=0).transpose(2, 0, 1)
+    return jnp.take(table, buckets(first, queries, memory=memory, causal=causal), axis=0).transpose(
+        2, 0, 1
+    )
 
 
 def buckets(first: jax.Array | int, queries: int, *, memory: int, causal: bool) -> jax.Array:
@@ -83,7 +94,12 @@ def buckets(first: jax.Array | int, queries: int, *, memory: int, causal: bool) 
     count = BUCKETS if causal else BUCKETS // 2
     single = count // 2
     growth = (FARTHEST / single) ** (np.arange(1, count - single) / (count - single))
-    # The first distance of each bucket after bucket 0, as integers, so that no rounding of a logarithm matters.
-    begins = np.concatenate([np.arange(1, single + 1), np.ceil(single * growth - 1e-9)]).astype(np.int32)
-    found = jnp.searchsorted(begins, jnp.maximum(-distance, 0) if causal else jnp.abs(distance), side="right").astype(jnp.int32)
+    # The first distance of each bucket after bucket 0, as integers, so that no rounding of a
+    # logarithm matters.
+    begins = np.concatenate([np.arange(1, single + 1), np.ceil(single * growth - 1e-9)]).astype(
+        np.int32
+    )
+    found = jnp.searchsorted(
+        begins, jnp.maximum(-distance, 0) if causal else jnp.abs(distance), side="right"
+    ).astype(jnp.int32)
     return found if causal else found + count * (distance > 0)

@@ -24,7 +24,8 @@ class Segments:
         return (self.queries[:, :, None] == memory) & (memory > 0)
 
 
-Mask = jax.Array | Segments | None  # bool [B, M], False hides a token; or segment ids; None: all visible
+# bool [B, M], False hides a token; or segment ids; None: all visible
+Mask = jax.Array | Segments | None
 
 
 def shown(mask: jax.Array | Segments) -> jax.Array:

@@ -44,7 +44,8 @@ class Encoding:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation in between, or a gated one (swiglu). [B, N, D] -> [B, N, D]."""
+    """Two linear layers with an activation in between, or a gated one (swiglu). [B, N, D] -> [B, N,
+    D]."""
 
     options: LayerOptions
     train: bool = False
@@ -53,13 +54,24 @@ class Mlp(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         options, initial = self.options, self.options.initializers()
         dense = options.precision.dense
-        project = functools.partial(dense, options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"])
+        project = functools.partial(
+            dense, options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"]
+        )
         gated = options.activation == "swiglu"
         hidden = [project(name=name)(x) for name in (("in", "gate") if gated else ("in",))]
-        hidden = [checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden") for part in hidden]
-        hidden = hidden[0] * jax.nn.silu(hidden[1]) if gated else ACTIVATIONS[options.activation](hidden[0])
+        hidden = [
+            checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden")
+            for part in hidden
+        ]
+        hidden = (
+            hidden[0] * jax.nn.silu(hidden[1])
+            if gated
+            else ACTIVATIONS[options.activation](hidden[0])
+        )
         hidden = nn.Dropout(options.mlp_dropout, deterministic=not self.train)(hidden)
-        return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(hidden)
+        return dense(options.width, ("mlp", "embed"), kernel_init=initial["residual"], name="out")(
+            hidden
+        )
 
 
 class TransformerLayer(nn.Module):
@@ -76,44 +88,92 @@ class TransformerLayer(nn.Module):
     train: bool = False
 
     @nn.compact
-    def __call__(self, x: jax.Array, drop_rate: jax.Array | None, inputs: AttentionInputs = ALL_TOKENS) -> jax.Array:
+    def __call__(
+        self, x: jax.Array, drop_rate: jax.Array | None, inputs: AttentionInputs = ALL_TOKENS
+    ) -> jax.Array:
         options, name_of, pool_position = self.options, self.options.name_of, inputs.pool_position
-        attention = functools.partial(MultiHeadAttention, options, train=self.train, name=name_of("attention"))
+        attention = functools.partial(
+            MultiHeadAttention, options, train=self.train, name=name_of("attention")
+        )
         if pool_position is None:
-            x = self.residual("attention", x, drop_rate=drop_rate, branch=lambda y: attention(causal=options.causal)(
-                y, y, mask=inputs.mask, angles=inputs.angles, visible=inputs.visible, cache=inputs.cache, bias=inputs.bias))
+            x = self.residual(
+                "attention",
+                x,
+                drop_rate=drop_rate,
+                branch=lambda y: attention(causal=options.causal)(
+                    y,
+                    y,
+                    mask=inputs.mask,
+                    angles=inputs.angles,
+                    visible=inputs.visible,
+                    cache=inputs.cache,
+                    bias=inputs.bias,
+                ),
+            )
         else:
             batch, count, _ = x.shape
             mask = inputs.mask  # of packed texts, whose mask is Segments, nothing is pooled
             if options.causal:
                 mask = pool_position.sees(cast(jax.Array | None, mask), batch=batch, count=count)
-            angles = None if inputs.angles is None else (pool_position.of(inputs.angles), inputs.angles)
+            angles = (
+                None if inputs.angles is None else (pool_position.of(inputs.angles), inputs.angles)
+            )
             bias = None if inputs.bias is None else pool_position.rows(inputs.bias)
-            x = self.residual("attention", x, drop_rate=drop_rate, pool_position=pool_position,
-                              branch=lambda y: attention()(pool_position.of(y), y, mask=mask, angles=angles, bias=bias))
+            x = self.residual(
+                "attention",
+                x,
+                drop_rate=drop_rate,
+                pool_position=pool_position,
+                branch=lambda y: attention()(
+                    pool_position.of(y), y, mask=mask, angles=angles, bias=bias
+                ),
+            )
         if options.cross_attention:
-            cache = None if inputs.cache is None else dataclasses.replace(inputs.cache, position=None)  # the memory is complete
+            # the memory is complete
+            cache = (
+                None if inputs.cache is None else dataclasses.replace(inputs.cache, position=None)
+            )
             cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
-            x = self.residual("cross", x, drop_rate=drop_rate,
-                              branch=lambda y: cross(y, inputs.memory, mask=inputs.memory_mask, cache=cache))
-        return self.residual("mlp", x, drop_rate=drop_rate, branch=Mlp(options, self.train, name=name_of("mlp")))
+            x = self.residual(
+                "cross",
+                x,
+                drop_rate=drop_rate,
+                branch=lambda y: cross(y, inputs.memory, mask=inputs.memory_mask, cache=cache),
+            )
+        return self.residual(
+            "mlp", x, drop_rate=drop_rate, branch=Mlp(options, self.train, name=name_of("mlp"))
+        )
 
-    def residual(self, name: str, x: jax.Array, *, drop_rate: jax.Array | None, branch: Callable,
-                 pool_position: PoolPosition | None = None) -> jax.Array:
-        """x + scale * branch(norm(x)), or with post-norm norm(x + scale * branch(x)); of one token with `pool_position`."""
+    def residual(
+        self,
+        name: str,
+        x: jax.Array,
+        *,
+        drop_rate: jax.Array | None,
+        branch: Callable,
+        pool_position: PoolPosition | None = None,
+    ) -> jax.Array:
+        """x + scale * branch(norm(x)), or with post-norm norm(x + scale * branch(x)); of one token
+        with `pool_position`."""
         options = self.options
         norm = options.normalisation(f"{options.name_of(name)}_norm")
         y = branch(norm(x)) if options.norm == "pre" else branch(x)
         x = x if pool_position is None else pool_position.of(x)
         if options.keeps_branches:
-            y = checkpoint_name(constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual")
+            y = checkpoint_name(
+                constrain(y, ("batch", "tokens", "activation_embed")), f"{name}_residual"
+            )
         if options.layer_scale is not None:
             init = with_logical_axes(nn.initializers.constant(options.layer_scale), ("embed",))
-            y = y * self.param(f"{options.name_of(name)}_layer_scale", init, (options.width,), jnp.float32).astype(y.dtype)
+            y = y * self.param(
+                f"{options.name_of(name)}_layer_scale", init, (options.width,), jnp.float32
+            ).astype(y.dtype)
         y = nn.Dropout(options.dropout, deterministic=not self.train)(y)
         if self.train and drop_rate is not None:
             y = drop_branch(self.make_rng("dropout"), y, rate=drop_rate)
-        x = constrain(x + y if options.norm == "pre" else norm(x + y), ("batch", "tokens", "activation_embed"))
+        x = constrain(
+            x + y if options.norm == "pre" else norm(x + y), ("batch", "tokens", "activation_embed")
+        )
         return x if options.keeps_branches else checkpoint_name(x, f"{name}_residual")
 
 
@@ -139,9 +199,9 @@ class Transformer(nn.Module):
 
     Args of the call:
       x: [B, N, D].
-      inputs: what the attention of all layers reads besides x. With `inputs.pool_position`, the last
-        layer computes only keys and values of the other tokens; a scanned stack computes everything,
-        since all its layers are alike.
+      inputs: what the attention of all layers reads besides x. With `inputs.pool_position`, the
+        last layer computes only keys and values of the other tokens; a scanned stack computes
+        everything, since all its layers are alike.
     Returns: [B, N, D], or [B, 1, D] with `inputs.pool_position`.
     """
 
@@ -155,32 +215,45 @@ class Transformer(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, inputs: AttentionInputs = ALL_TOKENS) -> jax.Array:
         depth, pool_position = self.options.depth, inputs.pool_position
-        everywhere = dataclasses.replace(inputs, pool_position=None)  # of layers that compute all tokens
+        # of layers that compute all tokens
+        everywhere = dataclasses.replace(inputs, pool_position=None)
         rates = jnp.linspace(0.0, self.stochastic_depth, depth) if self.stochastic_depth else None
-        layer = rematerialised(self.rematerialisation, self.saved, options=self.options, prevent_cse=not self.scan)
+        layer = rematerialised(
+            self.rematerialisation, self.saved, options=self.options, prevent_cse=not self.scan
+        )
         if depth == 0:
             return x if pool_position is None else pool_position.of(x)
         if not self.scan:
             for i in range(depth):
                 rate = None if rates is None else rates[i]
-                x = layer(self.options, self.train, name=f"layer_{i}")(x, rate, inputs if i == depth - 1 else everywhere)
+                x = layer(self.options, self.train, name=f"layer_{i}")(
+                    x, rate, inputs if i == depth - 1 else everywhere
+                )
             return x
 
         def body(module, x, rate):
             return module(x, rate, everywhere), None
 
-        scanned = nn.scan(body, variable_axes={"params": 0, "cache": 0, "attention": 0}, length=depth,
-                          split_rngs={"params": True, "dropout": True}, metadata_params={nn.PARTITION_NAME: "layers"})
+        scanned = nn.scan(
+            body,
+            variable_axes={"params": 0, "cache": 0, "attention": 0},
+            length=depth,
+            split_rngs={"params": True, "dropout": True},
+            metadata_params={nn.PARTITION_NAME: "layers"},
+        )
         x = scanned(layer(self.options, self.train, name="layers"), x, rates)[0]
         return x if pool_position is None else pool_position.of(x)
 
 
-# Activations that the backward pass of a layer needs to compute no product with parameters again. The input of a layer is kept in
-# any case. Attention itself is computed again from the kept queries, keys and values: a few hundredths of a layer's operations.
+# Activations that the backward pass of a layer needs to compute no product with parameters again.
+# The input of a layer is kept in any case. Attention itself is computed again from the kept
+# queries, keys and values: a few hundredths of a layer's operations.
 MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
 
 
-def rematerialised(policy: str, saved: tuple[str, ...], *, options: LayerOptions, prevent_cse: bool) -> type[nn.Module]:
+def rematerialised(
+    policy: str, saved: tuple[str, ...], *, options: LayerOptions, prevent_cse: bool
+) -> type[nn.Module]:
     """`TransformerLayer` with activations recomputed in the backward pass.
 
     Args:
@@ -220,7 +293,9 @@ class AttentionPooling(nn.Module):
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         options = dataclasses.replace(self.options, qk_norm=False)
         init = with_logical_axes(nn.initializers.xavier_uniform(), (None, None, "embed"))
-        probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(tokens.dtype)
+        probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(
+            tokens.dtype
+        )
         probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
         x = MultiHeadAttention(options, name="attention")(probe, tokens, mask=mask)
         if self.mlp:
@@ -231,9 +306,12 @@ class AttentionPooling(nn.Module):
 
 
 def masked_mean(tokens: jax.Array, mask: jax.Array | None) -> jax.Array:
-    """Mean of the visible tokens, in float32: [B, N, D], [B, N] -> [B, D]; zeros where no token is visible."""
+    """Mean of the visible tokens, in float32: [B, N, D], [B, N] -> [B, D]; zeros where no token is
+    visible."""
     tokens = tokens.astype(jnp.float32)
     if mask is None:
         return tokens.mean(axis=1)
     weights = mask.astype(jnp.float32)
-    return jnp.einsum("bnd,bn->bd", tokens, weights) / jnp.maximum(weights.sum(axis=1, keepdims=True), 1.0)
+    return jnp.einsum("bnd,bn->bd", tokens, weights) / jnp.maximum(
+        weights.sum(axis=1, keepdims=True), 1.0
+    )

@@ -1,4 +1,5 @@
-"""Language-model head (Devlin et al. 2019, BERT), for masked tokens, and for next tokens in BLIP."""
+"""Language-model head (Devlin et al. 2019, BERT), for masked tokens, and for next tokens in
+BLIP."""
 
 import flax.linen as nn
 import jax
@@ -27,9 +28,22 @@ class WordHead(nn.Module):
         options, precision = self.options, self.options.precision
         init = with_logical_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
         activation = ACTIVATIONS["gelu" if options.activation == "swiglu" else options.activation]
-        x = precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"], name="dense")(tokens)
+        x = precision.dense(
+            options.width,
+            ("embed", "mlp"),
+            kernel_init=options.initializers()["residual"],
+            name="dense",
+        )(tokens)
         x = options.normalisation("norm")(activation(x))
         if table is None:
             table = self.param("table", init, (self.vocab_size, options.width), jnp.float32)
-        bias = self.param("bias", with_logical_axes(nn.initializers.zeros, ("vocab",)), (self.vocab_size,), jnp.float32)
-        return jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32) + bias
+        bias = self.param(
+            "bias",
+            with_logical_axes(nn.initializers.zeros, ("vocab",)),
+            (self.vocab_size,),
+            jnp.float32,
+        )
+        return (
+            jnp.einsum("bld,vd->blv", x, table.astype(x.dtype), preferred_element_type=jnp.float32)
+            + bias
+        )

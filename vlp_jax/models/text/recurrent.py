@@ -23,8 +23,9 @@ from vlp_jax.models.text.transformer import embedded_words
 from vlp_jax.sharding.collectives import on_each_device
 from vlp_jax.sharding.layout import constrain, current_layout
 
-# LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al. 2014; the reset gate is applied to
-# the product with the state, as in the first version of their paper and in cuDNN.
+# LSTM: Hochreiter & Schmidhuber 1997 with the forget gate of Gers et al. 2000. GRU: Cho et al.
+# 2014; the reset gate is applied to the product with the state, as in the first version of their
+# paper and in cuDNN.
 CELLS: dict[str, Callable[..., nn.RNNCellBase]] = {"lstm": nn.OptimizedLSTMCell, "gru": nn.GRUCell}
 
 
@@ -33,8 +34,10 @@ class WordTowerConfig(TextTowerConfig):
     """Fields shared by the text encoders other than transformers."""
 
     width: int = between(1024, 1)  # of the tokens and of the pooled vector
-    dropout: float = between(0.0, 0.0, 1.0)  # of the inputs of each layer; of the embeddings of a bag of words
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from `width` to `model.embedding_dim`
+    # of the inputs of each layer; of the embeddings of a bag of words
+    dropout: float = between(0.0, 0.0, 1.0)
+    # from `width` to `model.embedding_dim`
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"
 
     @property
     def token_width(self) -> int:
@@ -80,13 +83,17 @@ class RecurrentTextConfig(WordTowerConfig):
 
     def smoke(self, sizes: Sizes) -> Self:
         """Short texts, narrow embeddings and few layers."""
-        return dataclasses.replace(super().smoke(sizes), embedding_width=sizes.width, depth=min(self.depth, sizes.depth))
+        return dataclasses.replace(
+            super().smoke(sizes), embedding_width=sizes.width, depth=min(self.depth, sizes.depth)
+        )
 
     def encoder_flops(self, tokens: bool) -> int:
         """The cells in each direction, and pooling."""
         ways = len(self.ways)
-        flops = sum(self.length * ways * cell_flops(self.cell, width, hidden=self.width // ways)
-                    for width in (self.embedding_width, *(self.width,) * (self.depth - 1)))
+        flops = sum(
+            self.length * ways * cell_flops(self.cell, width, hidden=self.width // ways)
+            for width in (self.embedding_width, *(self.width,) * (self.depth - 1))
+        )
         pooling = {"end": 0, "mean": 1, "attention": self.width + 2}[self.pooling]
         return flops + 2 * self.length * self.width * pooling
 
@@ -108,7 +115,10 @@ class BidirectionalLstmConfig(RecurrentTextConfig):
         Raises: ConfigError where it is odd.
         """
         if self.width % 2:
-            raise ConfigError(f"{self.section}.width: {self.width} is odd, and each direction of {self.kind!r} has half of it")
+            raise ConfigError(
+                f"{self.section}.width: {self.width} is odd, and each direction of "
+                f"{self.kind!r} has half of it"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,19 +162,29 @@ class RecurrentText(nn.Module):
     precision: Precision = Precision()
 
     @nn.compact
-    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
+    def __call__(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        tokens: bool = True,
+    ) -> Encoding:
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         config = self.config
         x = embedded_words(text, config.vocab_size, config.embedding_width, self.precision)
         for i in range(config.depth):
-            x = self.layer(nn.Dropout(config.dropout, deterministic=not train)(x), mask, f"layer_{i}")
+            x = self.layer(
+                nn.Dropout(config.dropout, deterministic=not train)(x), mask, f"layer_{i}"
+            )
         x = jnp.where(mask[:, :, None], x, 0)
         return Encoding(x if tokens else None, mask, self.pool(x, mask), text)
 
     def layer(self, x: jax.Array, mask: jax.Array, name: str) -> jax.Array:
         """[B, L, D'] -> [B, L, D]."""
         lengths, ways = mask.sum(axis=1, dtype=jnp.int32), self.config.ways
-        cell = functools.partial(build_cell, self.config.cell, self.config.width // len(ways), self.precision)
+        cell = functools.partial(
+            build_cell, self.config.cell, self.config.width // len(ways), self.precision
+        )
         states = [run(cell(name=f"{name}_{way}"), x, lengths, way == "backward") for way in ways]
         x = jnp.concatenate(states, axis=-1).astype(self.precision.compute)
         return constrain(x, ("batch", "tokens", "activation_embed"))
@@ -185,10 +205,15 @@ class RecurrentText(nn.Module):
 def build_cell(kind: str, width: int, precision: Precision, name: str) -> nn.RNNCellBase:
     """A cell of CELLS with a state of `width` features. To be called inside a module."""
     partitioned = functools.partial(with_logical_axes, axes=("embed", "state"))
-    return CELLS[kind](width, dtype=precision.compute, param_dtype=jnp.float32, name=name,
-                       kernel_init=partitioned(nn.initializers.lecun_normal()),
-                       recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
-                       bias_init=with_logical_axes(nn.initializers.zeros, ("state",)))
+    return CELLS[kind](
+        width,
+        dtype=precision.compute,
+        param_dtype=jnp.float32,
+        name=name,
+        kernel_init=partitioned(nn.initializers.lecun_normal()),
+        recurrent_kernel_init=partitioned(nn.initializers.orthogonal()),
+        bias_init=with_logical_axes(nn.initializers.zeros, ("state",)),
+    )
 
 
 def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -> jax.Array:
@@ -201,7 +226,11 @@ def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -
       reverse: from the last real token to the left, instead of from the left.
     Returns: [B, L, D].
     """
-    turned = functools.partial(flip_sequences, num_batch_dims=1, time_major=False) if reverse else lambda x, lengths: x
+    turned = (
+        functools.partial(flip_sequences, num_batch_dims=1, time_major=False)
+        if reverse
+        else lambda x, lengths: x
+    )
 
     def states(cell, x, lengths):
         start = cell.initialize_carry(jax.random.key(0), x[:, 0].shape)
@@ -210,23 +239,31 @@ def run(cell: nn.RNNCellBase, x: jax.Array, lengths: jax.Array, reverse: bool) -
     return on_own_examples(states, cell, x, lengths)
 
 
-def along(cell: nn.Module, carry: Any, x: jax.Array, *beside: Any) -> tuple[Any, Any]:
-    """Scans a cell over the positions of a sequence: `cell(carry, x[:, i], *beside) -> (carry, found)`.
+def along(cell: nn.Module, carry: Any, x: jax.Array, *others: Any) -> tuple[Any, Any]:
+    """Scans a cell over the positions of a sequence: `cell(carry, x[:, i], *others) -> (carry,
+    found)`.
 
     Args:
       cell: called once for each position.
       carry: initial carry.
       x: [B, L, D].
-      beside: further arguments, the same at every position.
+      others: further arguments, the same at every position.
     Returns: the last carry, and the outputs `found`, stacked along a second axis of L.
     """
-    scan = nn.scan(lambda cell, carry, x, beside: cell(carry, x, *beside), variable_broadcast="params",
-                   split_rngs={"params": False}, in_axes=(1, nn.broadcast), out_axes=1)
-    return scan(cell, carry, x, beside)
+    scan = nn.scan(
+        lambda cell, carry, x, others: cell(carry, x, *others),
+        variable_broadcast="params",
+        split_rngs={"params": False},
+        in_axes=(1, nn.broadcast),
+        out_axes=1,
+    )
+    return scan(cell, carry, x, others)
 
 
 def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
-    """`function(cell, *arrays)`, computed on each device for its own examples. To be called inside a module.
+    """`function(cell, *arrays)`, computed on each device for its own examples.
+
+    To be called inside a module.
 
     The gradients of the cell's parameters are then summed over devices once, and not at every
     token.
@@ -237,14 +274,21 @@ def on_own_examples(function: Callable, cell: nn.Module, *arrays: Any) -> Any:
       arrays: trees of arrays whose first axis is the batch.
     """
     layout, examples = current_layout(), len(jax.tree.leaves(arrays)[0])
-    if cell.is_initializing() or layout is None or layout.mesh.size == 1 or examples % layout.parts("batch"):
+    if (
+        cell.is_initializing()
+        or layout is None
+        or layout.mesh.size == 1
+        or examples % layout.parts("batch")
+    ):
         return function(cell, *arrays)
 
     def local(params, *arrays):
         return nn.apply(function, cell.clone(parent=None, name=None))({"params": params}, *arrays)
 
     batch = ("batch",)
-    return on_each_device(local, layout, ((), *(batch,) * len(arrays)), batch)(cell.variables["params"], *arrays)
+    return on_each_device(local, layout, ((), *(batch,) * len(arrays)), batch)(
+        cell.variables["params"], *arrays
+    )
 
 
 class WordAttention(nn.Module):
@@ -258,7 +302,9 @@ class WordAttention(nn.Module):
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-        dense = functools.partial(self.precision.dense, kernel_init=nn.initializers.xavier_uniform(), use_bias=False)
+        dense = functools.partial(
+            self.precision.dense, kernel_init=nn.initializers.xavier_uniform(), use_bias=False
+        )
         hidden = dense(tokens.shape[-1], ("embed", "mlp"), name="hidden")(tokens)
         hidden = jnp.tanh(constrain(hidden, ("batch", None, "activation_mlp")))
         logits = dense(1, ("mlp", "scores"), name="score")(hidden)[:, :, 0].astype(jnp.float32)
@@ -277,9 +323,17 @@ class BagOfWords(nn.Module):
     precision: Precision = Precision()
 
     @nn.compact
-    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True) -> Encoding:
+    def __call__(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        tokens: bool = True,
+    ) -> Encoding:
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         x = embedded_words(text, self.config.vocab_size, self.config.width, self.precision)
-        x = jnp.where(mask[:, :, None], nn.Dropout(self.config.dropout, deterministic=not train)(x), 0)
+        x = jnp.where(
+            mask[:, :, None], nn.Dropout(self.config.dropout, deterministic=not train)(x), 0
+        )
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         return Encoding(x if tokens else None, mask, masked_mean(x, mask).astype(x.dtype), text)

@@ -34,20 +34,26 @@ class TextTowerConfig(Tower):
         rematerialisation = "none"
     policies: ClassVar[tuple[str, ...]] = ("none",)
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "transformer": "vlp_jax.models.text.transformer:TextTransformerConfig",
-        "lstm": "vlp_jax.models.text.recurrent:LstmConfig",
-        "bidirectional_lstm": "vlp_jax.models.text.recurrent:BidirectionalLstmConfig",
-        "gru": "vlp_jax.models.text.recurrent:GruConfig",
-        "bag": "vlp_jax.models.text.recurrent:BagOfWordsConfig",
-    }, default="transformer")
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "transformer": "vlp_jax.models.text.transformer:TextTransformerConfig",
+            "lstm": "vlp_jax.models.text.recurrent:LstmConfig",
+            "bidirectional_lstm": "vlp_jax.models.text.recurrent:BidirectionalLstmConfig",
+            "gru": "vlp_jax.models.text.recurrent:GruConfig",
+            "bag": "vlp_jax.models.text.recurrent:BagOfWordsConfig",
+        },
+        default="transformer",
+    )
 
     vocab_size: int = between(49408, 1)
     length: int = between(77, 1)
-    # File in the text format of GloVe or word2vec that initialises token embeddings; of the same width
+    # File in the text format of GloVe or word2vec that initialises token embeddings; of the same
+    # width
     word_vectors: str | None = None
-    word_overlap: float = between(0.5, 0.0, 1.0)  # fraction of the vocabulary's words that the file must have
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+    # fraction of the vocabulary's words that the file must have
+    word_overlap: float = between(0.5, 0.0, 1.0)
+    # from pooled width to `model.embedding_dim`
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"
 
     def build(self, precision: Precision) -> nn.Module:
         """The encoder, called with (text, mask, train, tokens).
@@ -58,7 +64,11 @@ class TextTowerConfig(Tower):
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`word_overlap`, where there are no word vectors."""
-        unused = {} if self.word_vectors is not None else {"word_overlap": f"without {self.section}.word_vectors"}
+        unused = (
+            {}
+            if self.word_vectors is not None
+            else {"word_overlap": (f"without {self.section}.word_vectors")}
+        )
         return {**super().ignored(experiment), **unused}
 
     @property
@@ -101,15 +111,29 @@ class TextTowerConfig(Tower):
 
         Raises: ConfigError for sizes that are not possible.
         """
-        return TextShapes(kind=self.kind, tokens=self.tokens, token_width=self.token_width, pooled_width=self.pooled_width,
-                          word_width=self.word_width, vocab_size=self.vocab_size, length=self.length, causal=self.is_causal,
-                          layers=self.transformer_layers(Precision()), layer_tokens=self.layer_tokens,
-                          flops=self.encoder_flops(tokens=True))
+        return TextShapes(
+            kind=self.kind,
+            tokens=self.tokens,
+            token_width=self.token_width,
+            pooled_width=self.pooled_width,
+            word_width=self.word_width,
+            vocab_size=self.vocab_size,
+            length=self.length,
+            causal=self.is_causal,
+            layers=self.transformer_layers(Precision()),
+            layer_tokens=self.layer_tokens,
+            flops=self.encoder_flops(tokens=True),
+        )
 
     def smoke(self, sizes: Sizes) -> Self:
         """Short texts of the embedded vocabulary."""
-        return dataclasses.replace(super().smoke(sizes), length=min(self.length, sizes.length), vocab_size=sizes.vocab_size,
-                                   word_vectors=None, word_overlap=0.5)
+        return dataclasses.replace(
+            super().smoke(sizes),
+            length=min(self.length, sizes.length),
+            vocab_size=sizes.vocab_size,
+            word_vectors=None,
+            word_overlap=0.5,
+        )
 
     def flops(self, embedding_dim: int, tokens: bool = True, embedded: bool = True) -> int:
         """The tower and its projection on one text, forward.
@@ -119,7 +143,11 @@ class TextTowerConfig(Tower):
           tokens: whether the tokens are needed in addition to the pooled vector.
           embedded: whether the projection is needed.
         """
-        projected = projection_flops(self.projection, self.pooled_width, embedding_dim=embedding_dim) if embedded else 0
+        projected = (
+            projection_flops(self.projection, self.pooled_width, embedding_dim=embedding_dim)
+            if embedded
+            else 0
+        )
         return self.encoder_flops(tokens) + projected
 
     def encoder_flops(self, tokens: bool) -> int:

@@ -1,4 +1,5 @@
-"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT, GPT-2."""
+"""A transformer over token ids: CLIP's causal text tower, SigLIP's bidirectional one, BERT,
+GPT-2."""
 
 import dataclasses
 from typing import Literal, Self
@@ -28,14 +29,17 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     preset: str = "clip-B"
     causal: bool = True
     padding_mask: bool = True  # False: tokens attend to padding, as in SigLIP
-    pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"  # cls_end: a learned token after the text
-    position: Literal["learned", "sinusoidal", "relative"] = "learned"  # relative: T5's, without an attention kernel
+    # cls_end: a learned token after the text
+    pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"
+    # relative: T5's, without an attention kernel
+    position: Literal["learned", "sinusoidal", "relative"] = "learned"
     token_types: int = between(0, 0)  # number of segment embeddings; BERT has two
     embedding_norm: bool = False  # BERT's LayerNorm before the first layer
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
     pooler: bool = False  # a linear layer and tanh on the pooled vector
     word_std: float = between(0.02, 0.0)  # std of the initial token embeddings
-    position_std: float = between(0.01, 0.0)  # std of the initial embeddings of positions and token types
+    # std of the initial embeddings of positions and token types
+    position_std: float = between(0.01, 0.0)
 
     def build(self, precision: Precision) -> "TextTransformer":
         """The text transformer of these settings."""
@@ -48,10 +52,15 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
         Raises: ConfigError where one of them does not, and as `size`.
         """
         if self.causal and self.pooling in ("cls", "first"):
-            raise ConfigError(f"{self.section}.pooling: {self.pooling!r} precedes the text and attends to none of it with "
-                              "causal=True; use 'end', 'last', 'mean' or 'map', or causal=False")
+            raise ConfigError(
+                f"{self.section}.pooling: {self.pooling!r} precedes the text and "
+                "attends to none of it with causal=True; use 'end', 'last', 'mean' "
+                "or 'map', or causal=False"
+            )
         if self.position == "sinusoidal" and self.size.width % 2:
-            raise ConfigError(f"{self.section}.position: 'sinusoidal' needs an even width, got {self.size.width}")
+            raise ConfigError(
+                f"{self.section}.position: 'sinusoidal' needs an even width, got {self.size.width}"
+            )
 
     def transformer_layers(self, precision: Precision) -> LayerOptions:
         """The options of the layers, causal as the tower is."""
@@ -79,7 +88,9 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
 
     def smoke(self, sizes: Sizes) -> Self:
         """Two layers, or none where there are none."""
-        return dataclasses.replace(super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth)
+        return dataclasses.replace(
+            super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth
+        )
 
     def small(self, sizes: Sizes) -> Self:
         """As many layers as in the other towers, also where the config has none."""
@@ -88,8 +99,12 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     def encoder_flops(self, tokens: bool) -> int:
         """The layers, attention pooling and the pooler, where there are any."""
         size, count = self.size, self.layer_tokens
-        flops = self.stack_flops(count, one_wanted=self.pooling not in ("mean", "map") and not tokens)
-        flops += pooling_flops(size, count, activation=self.activation) if self.pooling == "map" else 0
+        flops = self.stack_flops(
+            count, one_wanted=self.pooling not in ("mean", "map") and not tokens
+        )
+        flops += (
+            pooling_flops(size, count, activation=self.activation) if self.pooling == "map" else 0
+        )
         return flops + (2 * size.width**2 if self.pooler else 0)
 
 
@@ -114,8 +129,12 @@ class TextMode:
 
     def layers(self, options: LayerOptions) -> LayerOptions:
         """A tower's layer options in this mode."""
-        return dataclasses.replace(options, causal=options.causal or self.decoding, cross_attention=self.cross_attention,
-                                   own=self.own)
+        return dataclasses.replace(
+            options,
+            causal=options.causal or self.decoding,
+            cross_attention=self.cross_attention,
+            own=self.own,
+        )
 
 
 ALONE = TextMode()  # the text without an image
@@ -160,39 +179,78 @@ class TextTransformer(nn.Module):
         return self.config.transformer_layers(self.precision)
 
     @nn.compact
-    def __call__(self, text: jax.Array, mask: jax.Array | None = None, train: bool = False, tokens: bool = True,
-                 types: jax.Array | None = None, cache: Cache | None = None, text_mode: TextMode = ALONE,
-                 memory: Encoding | None = None) -> Encoding:
+    def __call__(
+        self,
+        text: jax.Array,
+        mask: jax.Array | None = None,
+        train: bool = False,
+        tokens: bool = True,
+        types: jax.Array | None = None,
+        cache: Cache | None = None,
+        text_mode: TextMode = ALONE,
+        memory: Encoding | None = None,
+    ) -> Encoding:
         config, options = self.config, text_mode.layers(self.options)
         mask = jnp.ones(text.shape, bool) if mask is None else mask
         x, mask = self.embedded(text, mask, train, types, cache, text_mode)
-        beside = None if memory is None else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
+        beside = (
+            None
+            if memory is None
+            else constrain(present(memory.tokens), ("batch", "tokens", "activation_embed"))
+        )
         transformer = config.transformer(options, train)
-        inputs = AttentionInputs(memory=beside, memory_mask=memory_mask(self, memory, cache), bias=self.bias(x.shape[1], cache))
+        inputs = AttentionInputs(
+            memory=beside,
+            memory_mask=memory_mask(self, memory, cache),
+            bias=self.bias(x.shape[1], cache),
+        )
         if cache is not None or text_mode.decoding:
             visible = None if cache is None else cache.visible(x.shape[1])
             own = mask if config.padding_mask and cache is None else None
             x = transformer(x, dataclasses.replace(inputs, mask=own, visible=visible, cache=cache))
-            continued = config.pooling == "cls_end" and text_mode == ALONE  # a decoder's layers follow
+            # a decoder's layers follow
+            continued = config.pooling == "cls_end" and text_mode == ALONE
             return Encoding(x if continued else self.normalised(x), mask, None, text)
         position = self.pooled_position(mask)
         alone = not tokens and position is not None
-        x = transformer(x, dataclasses.replace(inputs, mask=mask if config.padding_mask else None,
-                                               pool_position=position if alone else None))
+        x = transformer(
+            x,
+            dataclasses.replace(
+                inputs,
+                mask=mask if config.padding_mask else None,
+                pool_position=position if alone else None,
+            ),
+        )
         unnormalised, x = x, self.normalised(x)
         pooled = x[:, 0] if alone else self.pool(x, mask, position)
         if config.pooler:
-            dense = options.precision.dense(options.width, ("embed", "mlp"), kernel_init=options.initializers()["residual"],
-                                            name="pooler")
+            dense = options.precision.dense(
+                options.width,
+                ("embed", "mlp"),
+                kernel_init=options.initializers()["residual"],
+                name="pooler",
+            )
             pooled = jnp.tanh(dense(pooled))
         if config.pooling == "cls_end":
             unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
             x = unnormalised if text_mode == ALONE else x[:, :-1]
-        return Encoding(x, mask, pooled, text, unnormalised) if tokens else Encoding(None, mask, pooled, text)
+        return (
+            Encoding(x, mask, pooled, text, unnormalised)
+            if tokens
+            else Encoding(None, mask, pooled, text)
+        )
 
-    def embedded(self, text: jax.Array, mask: jax.Array, train: bool, types: jax.Array | None, cache: Cache | None,
-                 text_mode: TextMode) -> tuple[jax.Array, jax.Array]:
-        """The layers' input [B, N, D] and its mask [B, N], with a class token except when decoding."""
+    def embedded(
+        self,
+        text: jax.Array,
+        mask: jax.Array,
+        train: bool,
+        types: jax.Array | None,
+        cache: Cache | None,
+        text_mode: TextMode,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The layers' input [B, N, D] and its mask [B, N], with a class token except when
+        decoding."""
         config, options = self.config, self.options
         x = embedded_words(text, config.vocab_size, options.width, self.precision, config.word_std)
         if text_mode.start is not None:
@@ -200,7 +258,9 @@ class TextTransformer(nn.Module):
             x = jnp.where(first[:, None], self.learned(text_mode.start, (1, 1, options.width)), x)
         x = self.placed(x, cache)
         if config.token_types:
-            segments = self.learned("token_type", (config.token_types, options.width), config.position_std)
+            segments = self.learned(
+                "token_type", (config.token_types, options.width), config.position_std
+            )
             x = x + (segments[0] if types is None else jnp.take(segments, types, axis=0))
         if config.pooling == "cls" and not text_mode.decoding:
             token = self.learned("class_token", (1, 1, options.width))
@@ -221,7 +281,12 @@ class TextTransformer(nn.Module):
             return x * width**0.5 + places_of(positions, x.shape[1], cache)
         if self.config.position == "relative":
             return x
-        table = self.learned("position", (1, self.config.length, width), self.config.position_std, axes=(None, "text_positions"))
+        table = self.learned(
+            "position",
+            (1, self.config.length, width),
+            self.config.position_std,
+            axes=(None, "text_positions"),
+        )
         return x + places_of(table, x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
@@ -239,16 +304,24 @@ class TextTransformer(nn.Module):
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Appends a learned token after the last real one of each row: [B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1]."""
+        """Appends a learned token after the last real one of each row: [B, L, D], [B, L] -> [B, L +
+        1, D], [B, L + 1]."""
         token = self.learned("class_token", (1, 1, self.options.width))
         mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
         last = mask.sum(axis=1, keepdims=True) - 1
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
         return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
 
-    def learned(self, name: str, shape: tuple[int, ...], std: float = 0.01, *,
-                axes: tuple[str | None, ...] | None = None) -> jax.Array:
-        """A float32 parameter [.., D] with these logical axes before the width (None: unnamed), cast to the compute dtype."""
+    def learned(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        std: float = 0.01,
+        *,
+        axes: tuple[str | None, ...] | None = None,
+    ) -> jax.Array:
+        """A float32 parameter [.., D] with these logical axes before the width (None: unnamed),
+        cast to the compute dtype."""
         front = (None,) * (len(shape) - 1) if axes is None else axes
         init = with_logical_axes(nn.initializers.normal(std), (*front, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
@@ -267,31 +340,53 @@ class TextTransformer(nn.Module):
             return pool_position.of(x)[:, 0]
         if self.config.pooling == "mean":
             return masked_mean(x, mask).astype(x.dtype)
-        return AttentionPooling(self.options, name="pooling_head")(x, mask if self.config.padding_mask else None)
+        return AttentionPooling(self.options, name="pooling_head")(
+            x, mask if self.config.padding_mask else None
+        )
 
 
-def embedded_words(text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02) -> jax.Array:
-    """Token embeddings, int32 [B, L] -> [B, L, D] in the compute dtype, by a table of the calling module."""
-    table = nn.Embed(vocab_size, width, param_dtype=jnp.float32, name="tokens",
-                     embedding_init=with_logical_axes(nn.initializers.normal(std), ("vocab", "embed")))
-    # The table is gathered along its width first; otherwise its sharded rows would be exchanged for the batch.
-    return jnp.take(constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")), text, axis=0)
+def embedded_words(
+    text: jax.Array, vocab_size: int, width: int, precision: Precision, std: float = 0.02
+) -> jax.Array:
+    """Token embeddings, int32 [B, L] -> [B, L, D] in the compute dtype, by a table of the calling
+    module."""
+    table = nn.Embed(
+        vocab_size,
+        width,
+        param_dtype=jnp.float32,
+        name="tokens",
+        embedding_init=with_logical_axes(nn.initializers.normal(std), ("vocab", "embed")),
+    )
+    # The table is gathered along its width first; otherwise its sharded rows would be exchanged for
+    # the batch.
+    return jnp.take(
+        constrain(table.embedding.astype(precision.compute), ("vocab", "activation_embed")),
+        text,
+        axis=0,
+    )
 
 
 def places_of(positions: jax.Array, count: int, cache: Cache | None) -> jax.Array:
-    """Position embeddings [1, count, D] of the first positions, or of those from `cache.position` on."""
+    """Position embeddings [1, count, D] of the first positions, or of those from `cache.position`
+    on."""
     if cache is None:
         return positions[:, :count]
     return jax.lax.dynamic_slice_in_dim(positions, present(cache.position), count, axis=1)
 
 
-def memory_mask(module: nn.Module, memory: Encoding | None, cache: Cache | None) -> jax.Array | None:
+def memory_mask(
+    module: nn.Module, memory: Encoding | None, cache: Cache | None
+) -> jax.Array | None:
     """The visible tokens of a memory, [B, M] bool; None where all are visible.
 
     The module's cache keeps the mask for later calls without memory.
     """
     if memory is None:
-        return module.get_variable("cache", "memory_mask")[..., 0] if module.has_variable("cache", "memory_mask") else None
+        return (
+            module.get_variable("cache", "memory_mask")[..., 0]
+            if module.has_variable("cache", "memory_mask")
+            else None
+        )
     if memory.mask is not None and cache is not None:
         module.put_variable("cache", "memory_mask", memory.mask[..., None])
     return memory.mask

@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from vlp_jax.models.vision.vit import ViT as ViT
 
 __all__ = ["ClipResNet", "Inception", "ResNet", "Vgg", "ViT"]
-_PLACES = {"ClipResNet": "vlp_jax.models.vision.resnet:ClipResNet",
-           "Inception": "vlp_jax.models.vision.inception:Inception",
-           "ResNet": "vlp_jax.models.vision.resnet:ResNet",
-           "Vgg": "vlp_jax.models.vision.vgg:Vgg",
-           "ViT": "vlp_jax.models.vision.vit:ViT"}
+_PLACES = {
+    "ClipResNet": "vlp_jax.models.vision.resnet:ClipResNet",
+    "Inception": "vlp_jax.models.vision.inception:Inception",
+    "ResNet": "vlp_jax.models.vision.resnet:ResNet",
+    "Vgg": "vlp_jax.models.vision.vgg:Vgg",
+    "ViT": "vlp_jax.models.vision.vit:ViT",
+}
 __getattr__, __dir__ = lazy_names(__name__, _PLACES)

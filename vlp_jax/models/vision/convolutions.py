@@ -37,22 +37,52 @@ class Convolutions:
     epsilon: float = 1e-5
     precision: Precision = Precision()
 
-    def convolution(self, channels: int, size: int | tuple[int, int], stride: int = 1, *, padded: bool = True, bias: bool = False,
-                    name: str | None = None) -> nn.Conv:
-        """A convolution. With `padded`, the output has the size of the input apart from the stride."""
+    def convolution(
+        self,
+        channels: int,
+        size: int | tuple[int, int],
+        stride: int = 1,
+        *,
+        padded: bool = True,
+        bias: bool = False,
+        name: str | None = None,
+    ) -> nn.Conv:
+        """A convolution.
+
+        With `padded`, the output has the size of the input apart from the stride.
+        """
         sizes = (size, size) if isinstance(size, int) else size
-        init = with_logical_axes(nn.initializers.variance_scaling(2.0, "fan_out", "normal"), CONVOLUTION)
-        return nn.Conv(channels, sizes, stride, padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
-                       use_bias=bias, name=name, dtype=self.precision.compute, param_dtype=jnp.float32, kernel_init=init,
-                       bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)))
+        init = with_logical_axes(
+            nn.initializers.variance_scaling(2.0, "fan_out", "normal"), CONVOLUTION
+        )
+        return nn.Conv(
+            channels,
+            sizes,
+            stride,
+            padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
+            use_bias=bias,
+            name=name,
+            dtype=self.precision.compute,
+            param_dtype=jnp.float32,
+            kernel_init=init,
+            bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)),
+        )
 
     def normalise(self, x: jax.Array, train: bool, name: str, scale: float = 1.0) -> jax.Array:
-        """[B, H, W, C] normalised, with learned scales initialised to `scale`. To be called inside a module."""
+        """[B, H, W, C] normalised, with learned scales initialised to `scale`.
+
+        To be called inside a module.
+        """
         if self.norm == "none":
             return x
-        shared = dict(epsilon=self.epsilon, dtype=self.precision.compute, param_dtype=jnp.float32, name=name,
-                      scale_init=with_logical_axes(nn.initializers.constant(scale), ("embed",)),
-                      bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)))
+        shared = dict(
+            epsilon=self.epsilon,
+            dtype=self.precision.compute,
+            param_dtype=jnp.float32,
+            name=name,
+            scale_init=with_logical_axes(nn.initializers.constant(scale), ("embed",)),
+            bias_init=with_logical_axes(nn.initializers.zeros, ("embed",)),
+        )
         if self.norm == "group":
             return nn.GroupNorm(num_groups=math.gcd(self.groups, x.shape[-1]), **shared)(x)
         return nn.BatchNorm(momentum=self.momentum, **shared)(x, use_running_average=not train)
@@ -74,13 +104,20 @@ class ConvolutionConfig(ImageTowerConfig):
     policies: ClassVar[tuple[str, ...]] = ("none", "full")
 
     groups: int = between(32, 1)  # of norm="group"
-    rematerialisation: Literal["none", "full"] = "none"  # full: the backward pass computes each block again
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+    # full: the backward pass computes each block again
+    rematerialisation: Literal["none", "full"] = "none"
+    # from pooled width to `model.embedding_dim`
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"
 
     def convolutions(self, precision: Precision) -> Convolutions:
         """How the network's convolutions are built."""
-        return Convolutions(self.norm, self.groups, self.rematerialisation == "full", epsilon=self.norm_epsilon,
-                            precision=precision)
+        return Convolutions(
+            self.norm,
+            self.groups,
+            self.rematerialisation == "full",
+            epsilon=self.norm_epsilon,
+            precision=precision,
+        )
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`groups`, where the norm is no group norm."""

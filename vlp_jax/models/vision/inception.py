@@ -46,11 +46,15 @@ class InceptionConfig(ConvolutionConfig):
         Raises: ConfigError where they are not, or leave none.
         """
         if self.width % 2:
-            raise ConfigError(f"{self.section}.width: {self.width} is odd, and an Inception-v3's widths are multiples of "
-                              "half of it")
+            raise ConfigError(
+                f"{self.section}.width: {self.width} is odd, and an Inception-v3's "
+                "widths are multiples of half of it"
+            )
         if self.image_size < SMALLEST:
-            raise ConfigError(f"{self.section}.image_size: {self.image_size} leaves nothing behind an Inception-v3's strides; use "
-                              f"{SMALLEST} or more")
+            raise ConfigError(
+                f"{self.section}.image_size: {self.image_size} leaves nothing behind "
+                f"an Inception-v3's strides; use {SMALLEST} or more"
+            )
 
     @property
     def side(self) -> int:
@@ -120,14 +124,23 @@ def halving(channels: int) -> Step:
 
 def narrow(pooled: int) -> tuple[Branch, ...]:
     """Figure 5: convolutions up to 5x5, the larger as two of 3x3."""
-    return ((point(64),), (point(48), Step(64, (5, 5))), (point(64), Step(96), Step(96)), (MEAN, point(pooled)))
+    return (
+        (point(64),),
+        (point(48), Step(64, (5, 5))),
+        (point(64), Step(96), Step(96)),
+        (MEAN, point(pooled)),
+    )
 
 
 def factorised(inner: int) -> tuple[Branch, ...]:
     """Figure 6: 7x7 convolutions as 1x7 and 7x1."""
     row, column = (1, 7), (7, 1)
-    return ((point(192),), (point(inner), Step(inner, row), Step(192, column)),
-            (point(inner), Step(inner, column), Step(inner, row), Step(inner, column), Step(192, row)), (MEAN, point(192)))
+    return (
+        (point(192),),
+        (point(inner), Step(inner, row), Step(192, column)),
+        (point(inner), Step(inner, column), Step(inner, row), Step(inner, column), Step(192, row)),
+        (MEAN, point(192)),
+    )
 
 
 def spread() -> tuple[Branch, ...]:
@@ -136,13 +149,33 @@ def spread() -> tuple[Branch, ...]:
     return ((point(320),), (point(384), fork), (point(448), Step(384), fork), (MEAN, point(192)))
 
 
-STEM: Branch = (halving(32), Step(32, padded=False), Step(64), LARGEST, Step(80, (1, 1)), Step(192, padded=False), LARGEST)
+STEM: Branch = (
+    halving(32),
+    Step(32, padded=False),
+    Step(64),
+    LARGEST,
+    Step(80, (1, 1)),
+    Step(192, padded=False),
+    LARGEST,
+)
 BLOCKS: tuple[tuple[Branch, ...], ...] = (
-    (STEM,), narrow(32), narrow(64), narrow(64),
+    (STEM,),
+    narrow(32),
+    narrow(64),
+    narrow(64),
     ((halving(384),), (point(64), Step(96), halving(96)), (LARGEST,)),
-    factorised(128), factorised(160), factorised(160), factorised(192),
-    ((point(192), halving(320)), (point(192), Step(192, (1, 7)), Step(192, (7, 1)), halving(192)), (LARGEST,)),
-    spread(), spread())
+    factorised(128),
+    factorised(160),
+    factorised(160),
+    factorised(192),
+    (
+        (point(192), halving(320)),
+        (point(192), Step(192, (1, 7)), Step(192, (7, 1)), halving(192)),
+        (LARGEST,),
+    ),
+    spread(),
+    spread(),
+)
 WIDEST = 2048  # channels of the last block
 
 
@@ -163,11 +196,17 @@ class Inception(nn.Module):
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
         parts = self.config.convolutions(self.precision)
         x = image.astype(self.precision.compute)
-        kind = nn.remat(InceptionBlock, static_argnums=(2,)) if parts.rematerialised else InceptionBlock
+        kind = (
+            nn.remat(InceptionBlock, static_argnums=(2,))
+            if parts.rematerialised
+            else InceptionBlock
+        )
         for i, branches in enumerate(BLOCKS):
             x = kind(branches, parts, self.config.width, name=f"block_{i}")(x, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
-        return Encoding(x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype))
+        return Encoding(
+            x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype)
+        )
 
 
 class InceptionBlock(nn.Module):
@@ -179,15 +218,23 @@ class InceptionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-        return jnp.concatenate([self.branch(x, branch, train, str(i)) for i, branch in enumerate(self.branches)], axis=-1)
+        return jnp.concatenate(
+            [self.branch(x, branch, train, str(i)) for i, branch in enumerate(self.branches)],
+            axis=-1,
+        )
 
-    def branch(self, x: jax.Array, steps: Sequence[Step | Fork], train: bool, name: str) -> jax.Array:
+    def branch(
+        self, x: jax.Array, steps: Sequence[Step | Fork], train: bool, name: str
+    ) -> jax.Array:
         """The steps of one branch, one after the other."""
         for i, step in enumerate(steps):
             if isinstance(step, Step):
                 x = self.step(x, step, train, f"{name}_{i}")
             else:
-                x = jnp.concatenate([self.step(x, part, train, f"{name}_{i}_{j}") for j, part in enumerate(step)], axis=-1)
+                x = jnp.concatenate(
+                    [self.step(x, part, train, f"{name}_{i}_{j}") for j, part in enumerate(step)],
+                    axis=-1,
+                )
         return x
 
     def step(self, x: jax.Array, step: Step, train: bool, name: str) -> jax.Array:
@@ -197,7 +244,9 @@ class InceptionBlock(nn.Module):
         if step == LARGEST:
             return nn.max_pool(x, (3, 3), (2, 2))
         channels = scaled(step.channels, self.width)
-        x = self.parts.convolution(channels, step.size, step.stride, padded=step.padded, name=f"convolution_{name}")(x)
+        x = self.parts.convolution(
+            channels, step.size, step.stride, padded=step.padded, name=f"convolution_{name}"
+        )(x)
         return jax.nn.relu(self.parts.normalise(x, train, f"norm_{name}"))
 
 
@@ -218,7 +267,10 @@ def branch_flops(branch: Branch, channels: int, side: int, width: int) -> tuple[
         parts = step if isinstance(step, tuple) else (step,)
         side = smaller(side, parts[0])
         wider = [scaled(part.channels, width) or channels for part in parts]
-        flops += sum(2 * side**2 * part.size[0] * part.size[1] * channels * own
-                     for part, own in zip(parts, wider, strict=True) if part.channels)
+        flops += sum(
+            2 * side**2 * part.size[0] * part.size[1] * channels * own
+            for part, own in zip(parts, wider, strict=True)
+            if part.channels
+        )
         channels = sum(wider)
     return flops, channels, side

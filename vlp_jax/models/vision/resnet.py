@@ -1,4 +1,5 @@
-"""Residual networks: He et al. 2016 (v1.5: a bottleneck strides in its 3x3 convolution), and CLIP's ResNets."""
+"""Residual networks: He et al. 2016 (v1.5: a bottleneck strides in its 3x3 convolution), and CLIP's
+ResNets."""
 
 import dataclasses
 import functools
@@ -24,8 +25,12 @@ if TYPE_CHECKING:
 
 # (blocks of each stage, whether they are bottlenecks): He et al. 2016, table 1
 SIZES: dict[int, tuple[tuple[int, ...], bool]] = {
-    18: ((2, 2, 2, 2), False), 34: ((3, 4, 6, 3), False), 50: ((3, 4, 6, 3), True), 101: ((3, 4, 23, 3), True),
-    152: ((3, 8, 36, 3), True)}
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+    152: ((3, 8, 36, 3), True),
+}
 EXPANSION = 4  # output channels of a bottleneck per inner channel
 
 
@@ -39,12 +44,14 @@ class ResNetConfig(ConvolutionConfig):
     depth: int = 50  # 18 and 34 of basic blocks; 50, 101 and 152 of bottlenecks
     blocks: tuple[int, ...] = ()  # of each stage, in place of those given by `depth`
     width: int = between(64, 1)  # channels of the first stage; each further stage has twice as many
-    norm: Literal["batch", "group"] = "batch"  # batch: statistics of the global batch; group: of each example
+    # batch: statistics of the global batch; group: of each example
+    norm: Literal["batch", "group"] = "batch"
     image_size: int = between(224, 1)
     stem_size: int = between(7, 1)  # of the first convolution, an odd number; 3 for small images
     stem_stride: int = between(2, 1)
     max_pool: bool = True  # after the stem; halves the feature map again
-    clip: bool = False  # a stem of three convolutions, strides by average pooling, and attention pooling
+    # a stem of three convolutions, strides by average pooling, and attention pooling
+    clip: bool = False
     heads: int = between(32, 1)  # clip: of attention pooling
     output_dim: int = between(1024, 1)  # clip: of the pooled vector
 
@@ -63,15 +70,22 @@ class ResNetConfig(ConvolutionConfig):
             if self.stem_size % 2 == 0:
                 raise ConfigError(f"{self.section}.stem_size: must be odd, got {self.stem_size}")
             return
-        shrinks = 2**(len(depths) + 1)
+        shrinks = 2 ** (len(depths) + 1)
         if not self.bottleneck:
-            raise ConfigError(f"{self.section}.depth: CLIP's ResNets are made of bottlenecks: 50, 101 or 152, got {self.depth}")
+            raise ConfigError(
+                f"{self.section}.depth: CLIP's ResNets are made of bottlenecks: 50, "
+                f"101 or 152, got {self.depth}"
+            )
         if self.image_size % shrinks:
-            raise ConfigError(f"{self.section}.image_size: {self.image_size} does not divide by {shrinks}, as it must for this "
-                              "ResNet")
+            raise ConfigError(
+                f"{self.section}.image_size: {self.image_size} does not divide by "
+                f"{shrinks}, as it must for this ResNet"
+            )
         if width % self.heads or self.width % 2:
-            raise ConfigError(f"{self.section}: width {width} of the last stage does not divide into {self.heads} heads, or "
-                              f"width {self.width} is odd")
+            raise ConfigError(
+                f"{self.section}: width {width} of the last stage does not divide "
+                f"into {self.heads} heads, or width {self.width} is odd"
+            )
 
     @property
     def published(self) -> tuple[tuple[int, ...], bool]:
@@ -80,7 +94,10 @@ class ResNetConfig(ConvolutionConfig):
         Raises: ConfigError for a depth that is not in He et al.
         """
         if self.depth not in SIZES:
-            raise ConfigError(f"{self.section}.depth: must be one of {', '.join(map(str, SIZES))} for a ResNet, got {self.depth}")
+            raise ConfigError(
+                f"{self.section}.depth: must be one of {', '.join(map(str, SIZES))} "
+                f"for a ResNet, got {self.depth}"
+            )
         return SIZES[self.depth]
 
     @property
@@ -96,7 +113,7 @@ class ResNetConfig(ConvolutionConfig):
     @property
     def token_width(self) -> int:
         """The channels of the last stage."""
-        return self.width * 2**(len(self.stages) - 1) * (EXPANSION if self.bottleneck else 1)
+        return self.width * 2 ** (len(self.stages) - 1) * (EXPANSION if self.bottleneck else 1)
 
     @property
     def pooled_width(self) -> int:
@@ -113,41 +130,71 @@ class ResNetConfig(ConvolutionConfig):
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """The keys of the stem with CLIP's variant, and those of its attention pooling without."""
-        unused = dict.fromkeys(("stem_size", "stem_stride", "max_pool"), "with clip=True, which has a stem of its own")
+        unused = dict.fromkeys(
+            ("stem_size", "stem_stride", "max_pool"), "with clip=True, which has a stem of its own"
+        )
         if not self.clip:
-            unused = dict.fromkeys(("heads", "output_dim"), "without clip=True, for whose attention pooling it is")
+            unused = dict.fromkeys(
+                ("heads", "output_dim"), "without clip=True, for whose attention pooling it is"
+            )
         return {**super().ignored(experiment), **unused}
 
     def smoke(self, sizes: Sizes) -> Self:
         """One block with few channels per stage."""
         stages = len(self.blocks) or 4
         pooling = dict(heads=4, output_dim=64) if self.clip else {}
-        return dataclasses.replace(self, width=8, blocks=(1,) * stages, image_size=min(self.image_size, 64), **pooling)
+        return dataclasses.replace(
+            self, width=8, blocks=(1,) * stages, image_size=min(self.image_size, 64), **pooling
+        )
 
     def encoder_flops(self, train: bool, tokens: bool) -> int:
         """All convolutions, and the products of CLIP's attention pooling."""
-        width, half, side = self.width, self.width // 2, -(-self.image_size // (2 if self.clip else self.stem_stride))
-        stem = ((3, 3, half), (3, half, half), (3, half, width)) if self.clip else ((self.stem_size, 3, width),)
+        width, half, side = (
+            self.width,
+            self.width // 2,
+            -(-self.image_size // (2 if self.clip else self.stem_stride)),
+        )
+        stem = (
+            ((3, 3, half), (3, half, half), (3, half, width))
+            if self.clip
+            else ((self.stem_size, 3, width),)
+        )
         flops = sum(convolution_flops(side, *sizes) for sizes in stem)
         side, channels = -(-side // 2) if self.clip or self.max_pool else side, width
         for stage, depth in enumerate(self.stages):
             for block in range(depth):
                 stride = 2 if stage > 0 and block == 0 else 1
                 flops += self.block_flops(side, channels, width * 2**stage, stride)
-                side, channels = -(-side // stride), width * 2**stage * (EXPANSION if self.bottleneck else 1)
+                side, channels = (
+                    -(-side // stride),
+                    width * 2**stage * (EXPANSION if self.bottleneck else 1),
+                )
         if not self.clip:
             return flops
         count = side**2 + 1
-        return flops + 2 * channels**2 * (1 + 2 * count) + 4 * count * channels + 2 * channels * self.output_dim
+        return (
+            flops
+            + 2 * channels**2 * (1 + 2 * count)
+            + 4 * count * channels
+            + 2 * channels * self.output_dim
+        )
 
     def block_flops(self, before: int, channels: int, inner: int, stride: int) -> int:
         """A residual block on a map of `before` x `before` positions with `channels` channels."""
         side, outer = -(-before // stride), inner * (EXPANSION if self.bottleneck else 1)
-        flops = convolution_flops(side, 1, channels, outer) if stride > 1 or channels != outer else 0
+        flops = (
+            convolution_flops(side, 1, channels, outer) if stride > 1 or channels != outer else 0
+        )
         if not self.bottleneck:
-            return flops + convolution_flops(side, 3, channels, inner) + convolution_flops(side, 3, inner, outer)
+            return (
+                flops
+                + convolution_flops(side, 3, channels, inner)
+                + convolution_flops(side, 3, inner, outer)
+            )
         middle = before if self.clip else side  # CLIP's 3x3 convolution comes before the stride
-        flops += convolution_flops(before, 1, channels, inner) + convolution_flops(middle, 3, inner, inner)
+        flops += convolution_flops(before, 1, channels, inner) + convolution_flops(
+            middle, 3, inner, inner
+        )
         return flops + convolution_flops(side, 1, inner, outer)
 
 
@@ -191,7 +238,9 @@ class ResidualBlock(nn.Module):
         if self.stride == 1 and x.shape[-1] == channels:
             return x
         x = average_pool(x, self.stride) if self.clip else x
-        x = self.parts.convolution(channels, 1, 1 if self.clip else self.stride, name="convolution_shortcut")(x)
+        x = self.parts.convolution(
+            channels, 1, 1 if self.clip else self.stride, name="convolution_shortcut"
+        )(x)
         return self.parts.normalise(x, train, "norm_shortcut")
 
 
@@ -213,13 +262,17 @@ class ResNet(nn.Module):
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
         config, parts = self.config, self.config.convolutions(self.precision)
         x = image.astype(self.precision.compute)
-        x = parts.convolution(config.width, config.stem_size, config.stem_stride, name="convolution_stem")(x)
+        x = parts.convolution(
+            config.width, config.stem_size, config.stem_stride, name="convolution_stem"
+        )(x)
         x = jax.nn.relu(parts.normalise(x, train, "norm_stem"))
         if config.max_pool:
             x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
         x = stages(x, config, parts, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
-        return Encoding(x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype))
+        return Encoding(
+            x if tokens else None, None, x.astype(jnp.float32).mean(axis=1).astype(x.dtype)
+        )
 
 
 class ClipResNet(nn.Module):
@@ -236,16 +289,24 @@ class ClipResNet(nn.Module):
 
     @nn.compact
     def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True) -> Encoding:
-        config, parts, size = self.config, self.config.convolutions(self.precision), self.config.image_size
+        config, parts, size = (
+            self.config,
+            self.config.convolutions(self.precision),
+            self.config.image_size,
+        )
         if image.shape[1:3] != (size, size):
             raise ValueError(f"this ResNet takes images of {size}x{size}, got {image.shape}")
         x = image.astype(self.precision.compute)
-        for i, (channels, stride) in enumerate(((config.width // 2, 2), (config.width // 2, 1), (config.width, 1))):
+        for i, (channels, stride) in enumerate(
+            ((config.width // 2, 2), (config.width // 2, 1), (config.width, 1))
+        ):
             x = parts.convolution(channels, 3, stride, name=f"convolution_stem_{i}")(x)
             x = jax.nn.relu(parts.normalise(x, train, f"norm_stem_{i}"))
         x = stages(average_pool(x, 2), config, parts, train)
         x = constrain(rearrange(x, "b h w d -> b (h w) d"), ("batch", "tokens", "activation_embed"))
-        pooled = MeanQueryPooling(config.heads, config.output_dim, self.precision, name="pooling_head")(x)
+        pooled = MeanQueryPooling(
+            config.heads, config.output_dim, self.precision, name="pooling_head"
+        )(x)
         return Encoding(x if tokens else None, None, pooled)
 
 
@@ -263,15 +324,32 @@ class MeanQueryPooling(nn.Module):
     def __call__(self, tokens: jax.Array) -> jax.Array:
         width, precision = tokens.shape[-1], self.precision
         tokens = jnp.concatenate([tokens.mean(axis=1, keepdims=True), tokens], axis=1)
-        init = with_logical_axes(nn.initializers.normal(width**-0.5), (None, "mean_and_patches", "embed"))
-        tokens = tokens + self.param("position", init, (1, *tokens.shape[1:]), jnp.float32).astype(tokens.dtype)
-        project = functools.partial(precision.dense, (self.heads, width // self.heads), ("embed", "heads", "head_dim"),
-                                    kernel_init=nn.initializers.normal(width**-0.5))
-        q, k, v = (rearrange(project(name=name)(x), "b n h k -> b n (h k)")
-                   for name, x in (("query", tokens[:, :1]), ("key", tokens), ("value", tokens)))
-        attended = rearrange(plain_attention(q, k, v, heads=self.heads)[:, 0], "b (h k) -> b h k", h=self.heads)
-        return precision.dense(self.output_dim, ("heads", "head_dim", "embed"), axis=(-2, -1), name="out",
-                               kernel_init=nn.initializers.normal(width**-0.5))(attended)
+        init = with_logical_axes(
+            nn.initializers.normal(width**-0.5), (None, "mean_and_patches", "embed")
+        )
+        tokens = tokens + self.param("position", init, (1, *tokens.shape[1:]), jnp.float32).astype(
+            tokens.dtype
+        )
+        project = functools.partial(
+            precision.dense,
+            (self.heads, width // self.heads),
+            ("embed", "heads", "head_dim"),
+            kernel_init=nn.initializers.normal(width**-0.5),
+        )
+        q, k, v = (
+            rearrange(project(name=name)(x), "b n h k -> b n (h k)")
+            for name, x in (("query", tokens[:, :1]), ("key", tokens), ("value", tokens))
+        )
+        attended = rearrange(
+            plain_attention(q, k, v, heads=self.heads)[:, 0], "b (h k) -> b h k", h=self.heads
+        )
+        return precision.dense(
+            self.output_dim,
+            ("heads", "head_dim", "embed"),
+            axis=(-2, -1),
+            name="out",
+            kernel_init=nn.initializers.normal(width**-0.5),
+        )(attended)
 
 
 def stages(x: jax.Array, config: ResNetConfig, parts: Convolutions, train: bool) -> jax.Array:
@@ -283,8 +361,14 @@ def stages(x: jax.Array, config: ResNetConfig, parts: Convolutions, train: bool)
     for stage, depth in enumerate(config.stages):
         for block in range(depth):
             stride = 2 if stage > 0 and block == 0 else 1
-            x = kind(config.width * 2**stage, stride, config.bottleneck, parts, config.clip,
-                     name=f"stage_{stage}_block_{block}")(x, train)
+            x = kind(
+                config.width * 2**stage,
+                stride,
+                config.bottleneck,
+                parts,
+                config.clip,
+                name=f"stage_{stage}_block_{block}",
+            )(x, train)
     return x
 
 

@@ -1,4 +1,5 @@
-"""A convolution stem in place of a ViT's patch projection, and masks of pixels that it must not see."""
+"""A convolution stem in place of a ViT's patch projection, and masks of pixels that it must not
+see."""
 
 import math
 
@@ -28,18 +29,35 @@ class ConvolutionStem(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         compute = self.options.precision.compute
         kernel_init = with_logical_axes(nn.initializers.he_normal(), CONVOLUTION)
-        along_channels = {"scale_init": with_logical_axes(nn.initializers.ones, ("embed",)),
-                          "bias_init": with_logical_axes(nn.initializers.zeros, ("embed",))}
+        along_channels = {
+            "scale_init": with_logical_axes(nn.initializers.ones, ("embed",)),
+            "bias_init": with_logical_axes(nn.initializers.zeros, ("embed",)),
+        }
         for i, (channels, stride) in enumerate(zip(self.channels, self.strides, strict=True)):
-            x = nn.Conv(channels, (3, 3), stride, use_bias=False, dtype=compute, param_dtype=jnp.float32,
-                        kernel_init=kernel_init, name=f"convolution_{i}")(x)
-            x = nn.GroupNorm(num_groups=math.gcd(8, channels), dtype=compute, param_dtype=jnp.float32,
-                             name=f"norm_{i}", **along_channels)(x)
+            x = nn.Conv(
+                channels,
+                (3, 3),
+                stride,
+                use_bias=False,
+                dtype=compute,
+                param_dtype=jnp.float32,
+                kernel_init=kernel_init,
+                name=f"convolution_{i}",
+            )(x)
+            x = nn.GroupNorm(
+                num_groups=math.gcd(8, channels),
+                dtype=compute,
+                param_dtype=jnp.float32,
+                name=f"norm_{i}",
+                **along_channels,
+            )(x)
             x = jax.nn.relu(x)
         return x
 
 
-def unseen_patches(masked: jax.Array | None, kept: jax.Array | None, count: int) -> jax.Array | None:
+def unseen_patches(
+    masked: jax.Array | None, kept: jax.Array | None, count: int
+) -> jax.Array | None:
     """The patches whose pixels are hidden: those that are masked or not kept.
 
     Args:

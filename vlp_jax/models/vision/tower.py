@@ -34,20 +34,25 @@ class ImageTowerConfig(Tower):
         token_drop: float = 0.0
         registers: int = 0
         rematerialisation: str = "none"
-    else:  # without an annotation, as keys of these names have their place where a tower declares them
+    # without an annotation, as keys of these names have their place where a tower declares them
+    else:
         token_drop = 0.0
         registers = 0
         rematerialisation = "none"
     policies: ClassVar[tuple[str, ...]] = ("none",)
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "vit": "vlp_jax.models.vision.vit:ViTConfig",
-        "resnet": "vlp_jax.models.vision.resnet:ResNetConfig",
-        "vgg": "vlp_jax.models.vision.vgg:VggConfig",
-        "inception_v3": "vlp_jax.models.vision.inception:InceptionConfig",
-    }, default="vit")
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "vit": "vlp_jax.models.vision.vit:ViTConfig",
+            "resnet": "vlp_jax.models.vision.resnet:ResNetConfig",
+            "vgg": "vlp_jax.models.vision.vgg:VggConfig",
+            "inception_v3": "vlp_jax.models.vision.inception:InceptionConfig",
+        },
+        default="vit",
+    )
 
-    projection: Literal["none", "linear", "linear_with_bias"] = "linear"  # from pooled width to `model.embedding_dim`
+    # from pooled width to `model.embedding_dim`
+    projection: Literal["none", "linear", "linear_with_bias"] = "linear"
 
     def build(self, precision: Precision) -> nn.Module:
         """The encoder, called with (image, train, tokens).
@@ -83,7 +88,8 @@ class ImageTowerConfig(Tower):
 
     @property
     def patch(self) -> int | None:
-        """The side, in pixels, of the patches that a caller can choose by `kept` and `masked`; None where it cannot."""
+        """The side, in pixels, of the patches that a caller can choose by `kept` and `masked`; None
+        where it cannot."""
         return None
 
     @property
@@ -102,10 +108,18 @@ class ImageTowerConfig(Tower):
 
         Raises: ConfigError for sizes that are not possible.
         """
-        return ImageShapes(tokens=self.tokens, token_width=self.token_width, pooled_width=self.pooled_width, grid=self.grid,
-                           class_token=self.class_token, token_drop=self.token_drop)
+        return ImageShapes(
+            tokens=self.tokens,
+            token_width=self.token_width,
+            pooled_width=self.pooled_width,
+            grid=self.grid,
+            class_token=self.class_token,
+            token_drop=self.token_drop,
+        )
 
-    def flops(self, embedding_dim: int, train: bool = True, tokens: bool = True, embedded: bool = True) -> int:
+    def flops(
+        self, embedding_dim: int, train: bool = True, tokens: bool = True, embedded: bool = True
+    ) -> int:
         """The tower and its projection on one image, forward.
 
         Args:
@@ -114,7 +128,11 @@ class ImageTowerConfig(Tower):
           tokens: whether the tokens are needed in addition to the pooled vector.
           embedded: whether the projection is needed.
         """
-        projected = projection_flops(self.projection, self.pooled_width, embedding_dim=embedding_dim) if embedded else 0
+        projected = (
+            projection_flops(self.projection, self.pooled_width, embedding_dim=embedding_dim)
+            if embedded
+            else 0
+        )
         return self.encoder_flops(train, tokens) + projected
 
     def encoder_flops(self, train: bool, tokens: bool) -> int:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 # number of convolutions of each of five stages: configurations A, B, D and E of table 1
-DEPTHS: dict[int, tuple[int, ...]] = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2, 2, 4, 4, 4)}
+DEPTHS: dict[int, tuple[int, ...]] = {
+    11: (1, 1, 2, 2, 2),
+    13: (2, 2, 2, 2, 2),
+    16: (2, 2, 3, 3, 3),
+    19: (2, 2, 4, 4, 4),
+}
 WIDEST = 8  # each stage doubles the channels, up to this multiple of the first stage's
 
 
@@ -34,7 +39,8 @@ class VggConfig(ConvolutionConfig):
     norm: Literal["none", "batch", "group"] = "none"
     width: int = between(64, 1)  # channels of the first stage
     image_size: int = between(224, 1)
-    pooling: Literal["mean", "hidden"] = "mean"  # hidden: two fully connected layers on the whole map
+    # hidden: two fully connected layers on the whole map
+    pooling: Literal["mean", "hidden"] = "mean"
     hidden_dim: int = between(4096, 1)  # of pooling="hidden"
     dropout: float = between(0.5, 0.0, 1.0)  # of pooling="hidden"
 
@@ -50,8 +56,10 @@ class VggConfig(ConvolutionConfig):
         """
         halvings = len(self.stages)
         if self.side < 1:
-            raise ConfigError(f"{self.section}.image_size: {self.image_size} leaves nothing behind a VGG's {halvings} halvings; "
-                              f"use {2**halvings} or more")
+            raise ConfigError(
+                f"{self.section}.image_size: {self.image_size} leaves nothing behind "
+                f"a VGG's {halvings} halvings; use {2**halvings} or more"
+            )
 
     @property
     def stages(self) -> tuple[int, ...]:
@@ -60,7 +68,10 @@ class VggConfig(ConvolutionConfig):
         Raises: ConfigError for a depth that is not in the paper.
         """
         if self.depth not in DEPTHS:
-            raise ConfigError(f"{self.section}.depth: must be one of {', '.join(map(str, DEPTHS))} for a VGG, got {self.depth}")
+            raise ConfigError(
+                f"{self.section}.depth: must be one of "
+                f"{', '.join(map(str, DEPTHS))} for a VGG, got {self.depth}"
+            )
         return DEPTHS[self.depth]
 
     def channels(self, stage: int) -> int:
@@ -70,7 +81,7 @@ class VggConfig(ConvolutionConfig):
     @property
     def side(self) -> int:
         """The side of the image, halved after each stage."""
-        return self.image_size // 2**len(self.stages)
+        return self.image_size // 2 ** len(self.stages)
 
     @property
     def token_width(self) -> int:
@@ -79,18 +90,28 @@ class VggConfig(ConvolutionConfig):
 
     @property
     def pooled_width(self) -> int:
-        """The width of the fully connected layers where they pool, else the channels of the last stage."""
+        """The width of the fully connected layers where they pool, else the channels of the last
+        stage."""
         return self.hidden_dim if self.pooling == "hidden" else self.token_width
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """The keys of the fully connected layers, where the mean pools."""
-        unused = dict.fromkeys(("hidden_dim", "dropout"), "with pooling='mean'") if self.pooling == "mean" else {}
+        unused = (
+            dict.fromkeys(("hidden_dim", "dropout"), "with pooling='mean'")
+            if self.pooling == "mean"
+            else {}
+        )
         return {**super().ignored(experiment), **unused}
 
     def smoke(self, sizes: Sizes) -> Self:
         """The smallest depth, with few channels."""
-        return dataclasses.replace(self, width=8, depth=11, hidden_dim=64 if self.pooling == "hidden" else self.hidden_dim,
-                                   image_size=min(self.image_size, 64))
+        return dataclasses.replace(
+            self,
+            width=8,
+            depth=11,
+            hidden_dim=64 if self.pooling == "hidden" else self.hidden_dim,
+            image_size=min(self.image_size, 64),
+        )
 
     def small(self, sizes: Sizes) -> Self:
         """All layers with few channels, on images of 32 x 32 pixels."""
@@ -101,7 +122,9 @@ class VggConfig(ConvolutionConfig):
         flops, channels, side = 0, 3, self.image_size
         for stage, depth in enumerate(self.stages):
             wider = self.channels(stage)
-            flops += convolution_flops(side, 3, channels, wider) + (depth - 1) * convolution_flops(side, 3, wider, wider)
+            flops += convolution_flops(side, 3, channels, wider) + (depth - 1) * convolution_flops(
+                side, 3, wider, wider
+            )
             channels, side = wider, side // 2
         hidden = self.hidden_dim if self.pooling == "hidden" else 0
         return flops + 2 * hidden * (self.tokens * self.token_width + hidden)
@@ -140,7 +163,9 @@ class Vgg(nn.Module):
         """[B, N, D] -> [B, E]."""
         if self.config.pooling == "mean":
             return x.astype(jnp.float32).mean(axis=1).astype(x.dtype)
-        dense = functools.partial(self.precision.dense, self.config.hidden_dim, kernel_init=nn.initializers.normal(0.01))
+        dense = functools.partial(
+            self.precision.dense, self.config.hidden_dim, kernel_init=nn.initializers.normal(0.01)
+        )
         drop = nn.Dropout(self.config.dropout, deterministic=not train)
         hidden = dense(axes=("patch", "embed", "mlp"), axis=(-2, -1), name="hidden_0")(x)
         hidden = drop(jax.nn.relu(constrain(hidden, ("batch", "activation_mlp"))))

@@ -30,7 +30,8 @@ from vlp_jax.sharding.layout import constrain
 class ViTConfig(StackConfig, ImageTowerConfig):
     """A Vision Transformer."""
 
-    preset: str = "B/16"  # a size of `models/presets.py`, optionally with a patch size after a slash
+    # a size of `models/presets.py`, optionally with a patch size after a slash
+    preset: str = "B/16"
     patch_size: int | None = between(None, 1)
     image_size: int = between(224, 1)
     stem: Literal["patch", "convolution"] = "patch"
@@ -41,7 +42,8 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     pooling: Literal["cls", "mean", "map", "none"] = "cls"
     registers: int = between(0, 0)
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
-    norm_before_pooling: bool = True  # False: after it, on the pooled vector (as in CLIP; equal for cls)
+    # False: after it, on the pooled vector (as in CLIP; equal for cls)
+    norm_before_pooling: bool = True
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
@@ -50,20 +52,33 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         return ViT(self, precision)
 
     def check(self) -> None:
-        """Checks that the image divides into patches, the pooling, the stem, and that positions fit the width.
+        """Checks that the image divides into patches, the pooling, the stem, and that positions fit
+        the width.
 
         Raises: ConfigError where one of them does not fit.
         """
         if self.image_size % self.patch:
-            raise ConfigError(f"{self.section}: image_size {self.image_size} does not divide into patches of {self.patch}")
+            raise ConfigError(
+                f"{self.section}: image_size {self.image_size} does not divide into "
+                f"patches of {self.patch}"
+            )
         if not self.pools:
-            raise ConfigError(f"{self.section}.pooling: 'none' leaves nothing to embed, expected 'cls', 'mean' or 'map'")
+            raise ConfigError(
+                f"{self.section}.pooling: 'none' leaves nothing to embed, expected "
+                "'cls', 'mean' or 'map'"
+            )
         if self.stem == "convolution":
             self.check_stem()
-        divided = {"sincos2d": ("width", self.size.width), "rotary2d": ("width of a head", self.size.width // self.size.heads)}
+        divided = {
+            "sincos2d": ("width", self.size.width),
+            "rotary2d": ("width of a head", self.size.width // self.size.heads),
+        }
         if self.position in divided and divided[self.position][1] % 4:
             what, size = divided[self.position]
-            raise ConfigError(f"{self.section}.position: {self.position!r} needs a {what} that divides by 4, got {size}")
+            raise ConfigError(
+                f"{self.section}.position: {self.position!r} needs a {what} that "
+                f"divides by 4, got {size}"
+            )
 
     def check_stem(self) -> None:
         """Checks that the stem's strides multiply to the patch size.
@@ -71,12 +86,16 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         Raises: ConfigError where they do not.
         """
         if len(self.stem_channels) != len(self.stem_strides) or not self.stem_channels:
-            raise ConfigError(f"{self.section}.stem_channels: needs one entry for each of stem_strides, "
-                              f"got {self.stem_channels} and {self.stem_strides}")
+            raise ConfigError(
+                f"{self.section}.stem_channels: needs one entry for each of "
+                f"stem_strides, got {self.stem_channels} and {self.stem_strides}"
+            )
         product = math.prod(self.stem_strides)
         if product != self.patch:
-            raise ConfigError(f"{self.section}.stem_strides: {self.stem_strides} multiply to {product}, "
-                              f"the patch size is {self.patch}")
+            raise ConfigError(
+                f"{self.section}.stem_strides: {self.stem_strides} multiply to "
+                f"{product}, the patch size is {self.patch}"
+            )
 
     @property
     def patch(self) -> int:
@@ -88,7 +107,10 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             return self.patch_size
         match = re.fullmatch(r"[^/]+/(\d+)", self.preset)
         if not match:
-            raise ConfigError(f"{self.section}.patch_size: is not set, and the preset {self.preset!r} names none (as in 'B/16')")
+            raise ConfigError(
+                f"{self.section}.patch_size: is not set, and the preset "
+                f"{self.preset!r} names none (as in 'B/16')"
+            )
         return int(match.group(1))
 
     @property
@@ -112,30 +134,51 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         return self.pooling != "none"
 
     def smoke(self, sizes: Sizes) -> Self:
-        """Two layers, or none where there are none, on 16 patches unless a stem divides the image."""
+        """Two layers, or none where there are none, on 16 patches unless a stem divides the
+        image."""
         patches = dict(patch_size=8, image_size=32) if self.stem == "patch" else {}
-        return dataclasses.replace(super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth, **patches)
+        return dataclasses.replace(
+            super().smoke(sizes), depth=0 if self.depth == 0 else sizes.depth, **patches
+        )
 
     def small(self, sizes: Sizes) -> Self:
         """16 patches behind a convolution stem."""
-        return dataclasses.replace(super().small(sizes), depth=sizes.depth, image_size=32, patch_size=8, stem="convolution",
-                                   stem_channels=(32, 64, 128, 128), stem_strides=(2, 2, 2, 1))
+        return dataclasses.replace(
+            super().small(sizes),
+            depth=sizes.depth,
+            image_size=32,
+            patch_size=8,
+            stem="convolution",
+            stem_channels=(32, 64, 128, 128),
+            stem_strides=(2, 2, 2, 1),
+        )
 
     def encoder_flops(self, train: bool, tokens: bool) -> int:
         """The stem and the layers, on the patches that are kept in training."""
         patches = self.side**2
-        kept = max(1, round(patches * (1.0 - self.token_drop))) if train and self.token_drop else patches
+        kept = (
+            max(1, round(patches * (1.0 - self.token_drop)))
+            if train and self.token_drop
+            else patches
+        )
         return self.kept_flops(kept, one_wanted=self.class_token and not tokens)
 
     def kept_flops(self, kept: int, one_wanted: bool = False) -> int:
-        """The tower without its projection on `kept` patches of an image; the stem is on all of them.
+        """The tower without its projection on `kept` patches of an image; the stem is on all of
+        them.
 
         Args:
           kept: number of patches.
           one_wanted: as in `stack_flops`.
         """
-        flops = self.stem_flops() + self.stack_flops(kept + self.class_token + self.registers, one_wanted)
-        return flops + (pooling_flops(self.size, kept, activation=self.activation) if self.pooling == "map" else 0)
+        flops = self.stem_flops() + self.stack_flops(
+            kept + self.class_token + self.registers, one_wanted
+        )
+        return flops + (
+            pooling_flops(self.size, kept, activation=self.activation)
+            if self.pooling == "map"
+            else 0
+        )
 
     def stem_flops(self) -> int:
         """From pixels to tokens: one product per patch, or 3x3 convolutions."""
@@ -182,7 +225,9 @@ class ViT(nn.Module):
         Returns: the module, without parameters.
         Raises: ConfigError for an unknown preset or key, and for sizes that do not fit together.
         """
-        return read_section(ViTConfig, {"preset": preset, **overrides}, ViTConfig.section).build(Precision(jnp.dtype(compute)))
+        return read_section(ViTConfig, {"preset": preset, **overrides}, ViTConfig.section).build(
+            Precision(jnp.dtype(compute))
+        )
 
     @property
     def options(self) -> LayerOptions:
@@ -190,37 +235,57 @@ class ViT(nn.Module):
         return self.config.layer_options(self.precision)
 
     @nn.compact
-    def __call__(self, image: jax.Array, train: bool = False, tokens: bool = True, kept: jax.Array | None = None,
-                 masked: jax.Array | None = None) -> Encoding:
+    def __call__(
+        self,
+        image: jax.Array,
+        train: bool = False,
+        tokens: bool = True,
+        kept: jax.Array | None = None,
+        masked: jax.Array | None = None,
+    ) -> Encoding:
         config, options, side = self.config, self.options, self.config.side
         if image.shape[1:3] != (config.image_size, config.image_size):
-            raise ValueError(f"this ViT takes images of {config.image_size}x{config.image_size}, got {image.shape}")
+            raise ValueError(
+                f"this ViT takes images of {config.image_size}x{config.image_size}, "
+                f"got {image.shape}"
+            )
         unseen = unseen_patches(masked, kept, side**2)
         if unseen is not None and config.stem == "convolution":  # its kernels cross patch borders
             image = jnp.where(pixels_of(unseen, side, config.patch), 0.0, image)
         x = self.embed_patches(image.astype(self.precision.compute))
         if masked is not None:
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
-        x, angles = x + self.positions(side) if config.position != "rotary2d" else x, self.angles(side)
+        x, angles = (
+            x + self.positions(side) if config.position != "rotary2d" else x,
+            self.angles(side),
+        )
         if kept is None and train and config.token_drop:
             kept = kept_tokens(self.make_rng("dropout"), x.shape[0], x.shape[1], config.token_drop)
         if kept is not None:
             x = jnp.take_along_axis(x, kept[:, :, None], axis=1)
-            angles = None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
+            angles = (
+                None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
+            )
         if angles is not None:  # class token and registers have no position
             angles = jnp.pad(angles, ((0, 0), (int(config.class_token), config.registers), (0, 0)))
         if config.class_token:
-            token = self.learned("class_token", (1, 1, options.width)) + self.learned("class_position", (1, 1, options.width))
+            token = self.learned("class_token", (1, 1, options.width)) + self.learned(
+                "class_position", (1, 1, options.width)
+            )
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
         if config.registers:
             registers = self.learned("registers", (1, config.registers, options.width))
-            x = jnp.concatenate([x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1)
+            x = jnp.concatenate(
+                [x, jnp.broadcast_to(registers, (len(x), *registers.shape[1:]))], axis=1
+            )
         if config.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
         pool_position = PoolPosition() if config.class_token and not tokens else None
-        x = config.transformer(options, train)(x, AttentionInputs(angles=angles, pool_position=pool_position))
+        x = config.transformer(options, train)(
+            x, AttentionInputs(angles=angles, pool_position=pool_position)
+        )
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
         return encoding if tokens else dataclasses.replace(encoding, tokens=None, unnormalised=None)
 
@@ -228,33 +293,48 @@ class ViT(nn.Module):
         """Pixels to patch embeddings, [B, H, W, 3] -> [B, N, D]."""
         config, options = self.config, self.options
         if config.stem == "convolution":
-            image = ConvolutionStem(config.stem_channels, config.stem_strides, options, name="stem")(image)
+            image = ConvolutionStem(
+                config.stem_channels, config.stem_strides, options, name="stem"
+            )(image)
             patches = rearrange(image, "b h w c -> b (h w) c")
         else:
-            patches = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=config.patch, q=config.patch)
-        return self.precision.dense(options.width, ("patch", "embed"), use_bias=config.patch_bias, name="patch_embedding",
-                                    kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()))(patches)
+            patches = rearrange(
+                image, "b (h p) (w q) c -> b (h w) (p q c)", p=config.patch, q=config.patch
+            )
+        return self.precision.dense(
+            options.width,
+            ("patch", "embed"),
+            use_bias=config.patch_bias,
+            name="patch_embedding",
+            kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()),
+        )(patches)
 
     def positions(self, side: int) -> jax.Array:
         """The position embedding added to the patches, [1, N, D]."""
         width = self.options.width
         if self.config.position == "sincos2d":
             return jnp.asarray(sincos2d(side, width), self.precision.compute)[None]
-        if self.config.position == "factorised":  # Dehghani et al. 2023, "Patch n' Pack", section 3.3
+        # Dehghani et al. 2023, "Patch n' Pack", section 3.3
+        if self.config.position == "factorised":
             rows, columns = (
                 self.learned("row_position", (side, 1, width), axes=("patch_rows", None)),
-                self.learned("column_position", (1, side, width), axes=(None, "patch_columns")))
+                self.learned("column_position", (1, side, width), axes=(None, "patch_columns")),
+            )
             return rearrange(rows + columns, "y x d -> 1 (y x) d")
         return self.learned("position", (1, side * side, width), axes=(None, "patches"))
 
     def angles(self, side: int) -> jax.Array | None:
-        """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary positions."""
+        """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary
+        positions."""
         if self.config.position != "rotary2d":
             return None
         return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
 
-    def learned(self, name: str, shape: tuple[int, ...], *, axes: tuple[str | None, ...] = (None, None)) -> jax.Array:
-        """A float32 parameter [.., .., D] with these logical axes before the width, cast to the compute dtype."""
+    def learned(
+        self, name: str, shape: tuple[int, ...], *, axes: tuple[str | None, ...] = (None, None)
+    ) -> jax.Array:
+        """A float32 parameter [.., .., D] with these logical axes before the width, cast to the
+        compute dtype."""
         init = with_logical_axes(nn.initializers.normal(self.options.width**-0.5), (*axes, "embed"))
         return self.param(name, init, shape, jnp.float32).astype(self.precision.compute)
 
@@ -264,7 +344,7 @@ class ViT(nn.Module):
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
-        patches = x[:, int(self.config.class_token):x.shape[1] - self.config.registers]
+        patches = x[:, int(self.config.class_token) : x.shape[1] - self.config.registers]
         if self.config.pooling == "cls":
             pooled = x[:, 0]
         elif self.config.pooling == "mean":
@@ -273,10 +353,16 @@ class ViT(nn.Module):
             pooled = AttentionPooling(options, name="pooling_head")(patches)
         else:
             return Encoding(x, None, None, unnormalised=unnormalised)
-        return Encoding(x, None, pooled if self.config.norm_before_pooling else norm(pooled), unnormalised=unnormalised)
+        return Encoding(
+            x,
+            None,
+            pooled if self.config.norm_before_pooling else norm(pooled),
+            unnormalised=unnormalised,
+        )
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
-    """Random subset of each example's tokens (FLIP, Li et al. 2023): int32 [B, round(count (1 - rate))]."""
+    """Random subset of each example's tokens (FLIP, Li et al. 2023): int32 [B, round(count (1 -
+    rate))]."""
     kept = max(1, round(count * (1.0 - rate)))
     return jnp.argsort(jax.random.uniform(key, (batch, count)), axis=1)[:, :kept]

@@ -26,7 +26,12 @@ from vlp_jax.distributed.exchange import several_hosts
 from vlp_jax.errors import CheckpointError
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.checkpoints.checksums import check_arrays, check_metadata
-from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint, quiet_reads, read_patiently, read_together
+from vlp_jax.training.checkpoints.read_errors import (
+    DamagedCheckpoint,
+    quiet_reads,
+    read_patiently,
+    read_together,
+)
 from vlp_jax.training.guard import GuardState, fresh_guard
 from vlp_jax.training.state import TrainState
 
@@ -57,8 +62,13 @@ def finished_steps(folder: str) -> list[int]:
 
 
 def stray_names(folder: str) -> list[str]:
-    """Names in a folder of checkpoints that are neither checkpoints nor Orbax's unfinished saves."""
-    return sorted(name for name in names_in(folder) if not is_checkpoint(folder, name) and ".orbax-checkpoint-tmp" not in name)
+    """Names in a folder of checkpoints that are neither checkpoints nor Orbax's unfinished
+    saves."""
+    return sorted(
+        name
+        for name in names_in(folder)
+        if not is_checkpoint(folder, name) and ".orbax-checkpoint-tmp" not in name
+    )
 
 
 def names_in(folder: str) -> list[str]:
@@ -80,7 +90,9 @@ def is_checkpoint(folder: str, name: str) -> bool:
 
     `latest`, `7.bak`, `-3`, `007` and files are not.
     """
-    return re.fullmatch("0|[1-9][0-9]*", name, re.ASCII) is not None and os.path.isdir(os.path.join(folder, name))
+    return re.fullmatch("0|[1-9][0-9]*", name, re.ASCII) is not None and os.path.isdir(
+        os.path.join(folder, name)
+    )
 
 
 def lost_checkpoint(folder: str, newest: int | None) -> str | None:
@@ -98,7 +110,10 @@ def lost_checkpoint(folder: str, newest: int | None) -> str | None:
         return None
     if newest is None or step <= newest:
         return None
-    return f"checkpoint {step} was saved ({record}) and is gone from {folder}; the newest there is {newest}"
+    return (
+        f"checkpoint {step} was saved ({record}) and is gone from {folder}; the newest there "
+        f"is {newest}"
+    )
 
 
 def newest_record(folder: str) -> str:
@@ -113,19 +128,28 @@ def split(state: TrainState) -> dict[str, Any]:
     types.
     """
     rest = {"step": state.step, "rng": state.rng, "optimizer": state.optimizer}
-    items = {"params": state.params, "ema": state.ema, "rest": flat(rest), "collections": flat(state.collections) or None,
-             "ema_statistics": flat(state.ema_statistics) or None,
-             "guard": None if state.guard is None else flat(state.guard)}
+    items = {
+        "params": state.params,
+        "ema": state.ema,
+        "rest": flat(rest),
+        "collections": flat(state.collections) or None,
+        "ema_statistics": flat(state.ema_statistics) or None,
+        "guard": None if state.guard is None else flat(state.guard),
+    }
     return {name: item for name, item in items.items() if item is not None}
 
 
 def join(items: dict[str, Any], like: TrainState) -> TrainState:
     """The inverse of `split`, for a state of the same structure as `like`."""
     rest = unflat(items["rest"], {"step": like.step, "rng": like.rng, "optimizer": like.optimizer})
-    return TrainState(params=items["params"], ema=items.get("ema"),
-                      collections=unflat(items.get("collections", {}), like.collections),
-                      ema_statistics=unflat(items.get("ema_statistics", {}), like.ema_statistics),
-                      guard=GuardState(**items["guard"]) if "guard" in items else None, **rest)
+    return TrainState(
+        params=items["params"],
+        ema=items.get("ema"),
+        collections=unflat(items.get("collections", {}), like.collections),
+        ema_statistics=unflat(items.get("ema_statistics", {}), like.ema_statistics),
+        guard=GuardState(**items["guard"]) if "guard" in items else None,
+        **rest,
+    )
 
 
 def flat(tree: Any) -> dict[str, Any]:
@@ -154,17 +178,27 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
     Raises:
       CheckpointError: the message names the first array that differs.
     """
-    if any(item in items and item not in metadata["fingerprints"] for item in ("ema", "ema_statistics")):
-        raise CheckpointError(f"{where}: keeps no EMA of its parameters, which this config asks for (ema); leave ema out, or "
-                              "start again in another workdir")
+    if any(
+        item in items and item not in metadata["fingerprints"] for item in ("ema", "ema_statistics")
+    ):
+        raise CheckpointError(
+            f"{where}: keeps no EMA of its parameters, which this config asks "
+            "for (ema); leave ema out, or start again in another workdir"
+        )
     for name, what in (("params", "model"), ("collections", "model"), ("rest", "optimizer")):
         here = describe(items.get(name, {}))
-        stored = {"params": metadata["parameters"], "collections": metadata["collections"], "rest": metadata["rest"]}[name]
+        stored = {
+            "params": metadata["parameters"],
+            "collections": metadata["collections"],
+            "rest": metadata["rest"],
+        }[name]
         for path in sorted(stored.keys() | here.keys()):
             if stored.get(path) != here.get(path):
                 raise CheckpointError(
-                    f"{where}: is of another {what}: {path} is {stored.get(path, 'absent')} there and {here.get(path, 'absent')} "
-                    "in this config; use the config it was trained with, or another workdir")
+                    f"{where}: is of another {what}: {path} is {stored.get(path, 'absent')} there "
+                    f"and {here.get(path, 'absent')} in this config; use the config it was trained "
+                    "with, or another workdir"
+                )
 
 
 def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainState) -> Restored:
@@ -176,14 +210,24 @@ def restore_state(folder: str, step: int, shapes: TrainState, shardings: TrainSt
     """
     what = f"checkpoint {step}"
     metadata = read_together(what, lambda: restore_metadata(folder, step))
-    wanted = split(jax.tree.map(lambda shape, sharding: jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=sharding),
-                                shapes, shardings))
+    wanted = split(
+        jax.tree.map(
+            lambda shape, sharding: jax.ShapeDtypeStruct(
+                shape.shape, shape.dtype, sharding=sharding
+            ),
+            shapes,
+            shardings,
+        )
+    )
     check_same_state(metadata, wanted, os.path.join(folder, str(step)))
     fresh = {}
-    if "guard" in wanted and "guard" not in metadata["fingerprints"]:  # the config had no guard when it was written
+    # the config had no guard when it was written
+    if "guard" in wanted and "guard" not in metadata["fingerprints"]:
         fresh["guard"] = flat(jax.jit(fresh_guard, out_shardings=shardings.guard)())
         del wanted["guard"]
-    items = read_together(what, lambda: {name: read_item(folder, step, name, tree) for name, tree in wanted.items()})
+    items = read_together(
+        what, lambda: {name: read_item(folder, step, name, tree) for name, tree in wanted.items()}
+    )
     for name, item in items.items():
         check_arrays(item, name, metadata)
     return Restored(step, join(items | fresh, shapes), metadata)
@@ -198,7 +242,9 @@ def this_host_alone() -> ocp.options.MultiprocessingOptions:
     if not several_hosts():
         return ocp.options.MultiprocessingOptions()
     me = jax.process_index()
-    return ocp.options.MultiprocessingOptions(primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"host_{me}")
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=f"host_{me}"
+    )
 
 
 def restore_metadata(folder: str, step: int) -> dict[str, Any]:
@@ -234,7 +280,9 @@ def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
     return read_patiently(name, place, read)
 
 
-def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], shardings: Any = None) -> dict:
+def restore_arrays(
+    folder: str, step: int, name: str, metadata: dict[str, Any], shardings: Any = None
+) -> dict:
     """One item of a checkpoint that has the shapes of the parameters.
 
     Args:
@@ -247,16 +295,28 @@ def restore_arrays(folder: str, step: int, name: str, metadata: dict[str, Any], 
       CheckpointError: with shardings, on all processes if on one.
     """
     if name not in metadata["fingerprints"]:
-        raise CheckpointError(f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}")
+        raise CheckpointError(
+            f"{folder}/{step}: holds no {name!r}, only {', '.join(metadata['fingerprints'])}"
+        )
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     places = dict.fromkeys(metadata["parameters"], device) if shardings is None else flat(shardings)
-    wanted = nest({path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=places[path])
-                   for path, shape in metadata["parameters"].items()})
+    wanted = nest(
+        {
+            path: jax.ShapeDtypeStruct(tuple(shape), np.float32, sharding=places[path])
+            for path, shape in metadata["parameters"].items()
+        }
+    )
     return restore_item(folder, step, name, wanted, metadata, together=shardings is not None)
 
 
-def restore_collections(folder: str, step: int, name: str, like: Any, metadata: dict[str, Any],
-                        sharding: jax.sharding.Sharding | None = None) -> dict:
+def restore_collections(
+    folder: str,
+    step: int,
+    name: str,
+    like: Any,
+    metadata: dict[str, Any],
+    sharding: jax.sharding.Sharding | None = None,
+) -> dict:
     """The mutable variables of a checkpoint, such as BatchNorm's running statistics.
 
     Args:
@@ -269,11 +329,17 @@ def restore_collections(folder: str, step: int, name: str, like: Any, metadata: 
     Raises: as `restore_arrays`.
     """
     place = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    wanted = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), flat(like))
-    return unflat(restore_item(folder, step, name, wanted, metadata, together=sharding is not None), like)
+    wanted = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), flat(like)
+    )
+    return unflat(
+        restore_item(folder, step, name, wanted, metadata, together=sharding is not None), like
+    )
 
 
-def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool) -> Any:
+def restore_item(
+    folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool
+) -> Any:
     """`read_item` with a check of the fingerprints.
 
     together: whether all processes read their parts of it.
@@ -281,6 +347,7 @@ def restore_item(folder: str, step: int, name: str, wanted: Any, metadata: dict[
     Raises:
       CheckpointError: the item cannot be read, or is not what was written.
     """
+
     def read() -> Any:
         return read_item(folder, step, name, wanted)
 
@@ -297,6 +364,7 @@ def read_metadata(folder: str, step: int, together: bool = False) -> dict[str, A
 
     together: whether all processes read now and share errors.
     """
+
     def read() -> dict[str, Any]:
         return restore_metadata(folder, step)
 

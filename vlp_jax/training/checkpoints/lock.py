@@ -13,7 +13,8 @@ from vlp_jax.reporting import warn
 
 @contextlib.contextmanager
 def locked(workdir: str) -> Generator[None, None, None]:
-    """A context in which the primary process holds the lock `DIR/lock`, so that no other run trains there.
+    """A context in which the primary process holds the lock `DIR/lock`, so that no other run trains
+    there.
 
     Creates the folder. On a file system without locks a line is printed, and there is no
     protection.
@@ -40,10 +41,17 @@ def take(workdir: str, held: contextlib.ExitStack) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        raise WorkdirBusy(f"--workdir: {workdir} is in use by {file.read().strip() or 'another process'}, and two runs would "
-                          "delete each other's checkpoints: wait for its end, stop it, or use another workdir") from error
+        raise WorkdirBusy(
+            f"--workdir: {workdir} is in use by "
+            f"{file.read().strip() or 'another process'}, and two runs would delete "
+            "each other's checkpoints: wait for its end, stop it, or use another "
+            "workdir"
+        ) from error
     except OSError as error:
-        warn(f"{path}: this file system has no locks ({error.strerror}): take care that no other run trains there")
+        warn(
+            f"{path}: this file system has no locks ({error.strerror}): take care that no other "
+            "run trains there"
+        )
         return
     try:
         file.truncate(0)

@@ -38,7 +38,8 @@ from vlp_jax.training.state import TrainState, all_finite, leaf_fingerprints
 
 @dataclasses.dataclass
 class Best:
-    """Orbax preservation policy that keeps the best checkpoints by the values in `checkpoints.ranked`.
+    """Orbax preservation policy that keeps the best checkpoints by the values in
+    `checkpoints.ranked`.
 
     Checkpoints without a value are not kept by it.
     """
@@ -52,24 +53,39 @@ class Best:
         Of equal values the latest win, as in Orbax's own policy.
         """
         sign, values = -1 if self.config.best_mode == "min" else 1, self.checkpoints.ranked
-        steps = [info.step for info in checkpoints if math.isfinite(values.get(info.step, math.nan))]
-        best = sorted(steps, key=lambda step: (sign * values[step], step))[max(0, len(steps) - (self.config.keep_best or 0)):]
+        steps = [
+            info.step for info in checkpoints if math.isfinite(values.get(info.step, math.nan))
+        ]
+        best = sorted(steps, key=lambda step: (sign * values[step], step))[
+            max(0, len(steps) - (self.config.keep_best or 0)) :
+        ]
         return [info.step in best for info in checkpoints]
 
 
 class Checkpoints:
-    """The checkpoints of one run. Saving returns at once; the next save, or `finish`, waits for it."""
+    """The checkpoints of one run.
+
+    Saving returns at once; the next save, or `finish`, waits for it.
+    """
 
     def __init__(self, workdir: str, config: CheckpointConfig, hosts: HostsConfig):
         self.folder = checkpoint_folder(workdir)
         self.recorded: int | None = None  # the newest step in `record`
         self.under_way, self.patience = 0, hosts.barrier_seconds
-        self.ranked: dict[int, float] = {}  # {step: value}, known only once the saved checkpoint is evaluated
-        self.policy = preservation_policy.AnyPreservationPolicy([preservation_policy.LatestN(config.keep), Best(config, self)])
-        self.manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-            preservation_policy=self.policy, cleanup_tmp_directories=True,
-            enable_async_checkpointing=True,
-            async_options=ocp.options.AsyncOptions(timeout_secs=int(hosts.barrier_seconds))))
+        # {step: value}, known only once the saved checkpoint is evaluated
+        self.ranked: dict[int, float] = {}
+        self.policy = preservation_policy.AnyPreservationPolicy(
+            [preservation_policy.LatestN(config.keep), Best(config, self)]
+        )
+        self.manager = ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=self.policy,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+                async_options=ocp.options.AsyncOptions(timeout_secs=int(hosts.barrier_seconds)),
+            ),
+        )
 
     def save(self, step: int, state: TrainState, metadata: dict[str, Any]) -> None:
         """Starts writing `state` as checkpoint `step`; does nothing if that step is saved already.
@@ -90,16 +106,27 @@ class Checkpoints:
                 return
             items = split(state)
             if not all_finite(items):
-                raise TrainingError(f"after step {step} the parameters or moments are not finite; {self.last_good()}; a lower "
-                                    "optimizer.learning_rate, a longer warm-up or optimizer.clip_norm may help")
+                raise TrainingError(
+                    f"after step {step} the parameters or moments are not finite; "
+                    f"{self.last_good()}; a lower optimizer.learning_rate, a "
+                    "longer warm-up or optimizer.clip_norm may help"
+                )
             broadcast_from_primary("checkpoints", lambda: self.check_space(items))
-            metadata = with_checksum(metadata | {
-                "step": step, "parameters": describe(items["params"]), "rest": describe(items["rest"]),
-                "collections": describe(items.get("collections", {})),
-                "fingerprints": {name: leaf_fingerprints(item) for name, item in items.items()}})
+            metadata = with_checksum(
+                metadata
+                | {
+                    "step": step,
+                    "parameters": describe(items["params"]),
+                    "rest": describe(items["rest"]),
+                    "collections": describe(items.get("collections", {})),
+                    "fingerprints": {name: leaf_fingerprints(item) for name, item in items.items()},
+                }
+            )
             trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
             self.under_way = step
-            self.manager.save(step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees))
+            self.manager.save(
+                step, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees)
+            )
 
     def restore_newest(self, shapes: TrainState, shardings: TrainState) -> Restored | None:
         """The latest valid checkpoint, or None where no save was ever finished.
@@ -129,8 +156,11 @@ class Checkpoints:
                 self.record_newest()
             return restored
         if damaged:
-            raise CheckpointError(f"{self.folder}: all {len(damaged)} checkpoints are damaged, and were left where they are; "
-                                  "restore them from a copy, or start again in another workdir")
+            raise CheckpointError(
+                f"{self.folder}: all {len(damaged)} checkpoints are damaged, and "
+                "were left where they are; restore them from a copy, or start "
+                "again in another workdir"
+            )
         broadcast_from_primary("checkpoints", self.check_fresh)
         return None
 
@@ -141,11 +171,20 @@ class Checkpoints:
         """
         strays = stray_names(self.folder) if is_primary_process() else []
         if strays:
-            warn(f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
-                 f"{f' and {len(strays) - 5} more' if len(strays) > 5 else ''}")
-        lost = lost_checkpoint(self.folder, steps[0] if steps else None) if is_primary_process() else None
+            warn(
+                f"{self.folder}: ignored what is no checkpoint: {', '.join(map(repr, strays[:5]))}"
+                f"{f' and {len(strays) - 5} more' if len(strays) > 5 else ''}"
+            )
+        lost = (
+            lost_checkpoint(self.folder, steps[0] if steps else None)
+            if is_primary_process()
+            else None
+        )
         if lost:
-            warn(f"{lost}: was it deleted, or is its storage not mounted? The run continues from there")
+            warn(
+                f"{lost}: was it deleted, or is its storage not mounted? The run continues from "
+                "there"
+            )
 
     def check_fresh(self) -> None:
         """Checks that no earlier run in this workdir had a checkpoint.
@@ -155,11 +194,16 @@ class Checkpoints:
         Raises:
           CheckpointError: an earlier run had a checkpoint.
         """
-        left = next((path for path in (self.record, self.damaged_folder) if os.path.exists(path)), None)
+        left = next(
+            (path for path in (self.record, self.damaged_folder) if os.path.exists(path)), None
+        )
         if left:
-            raise CheckpointError(f"{self.folder}: holds no checkpoint, but {left} records one: was it moved, or is its storage "
-                                  "not mounted? To start from scratch use another workdir, or delete "
-                                  f"{os.path.dirname(self.folder)}")
+            raise CheckpointError(
+                f"{self.folder}: holds no checkpoint, but {left} records one: "
+                "was it moved, or is its storage not mounted? To start from "
+                "scratch use another workdir, or delete "
+                f"{os.path.dirname(self.folder)}"
+            )
 
     def set_aside(self, steps: list[int]) -> None:
         """Moves damaged checkpoints away on the primary process, each in one rename.
@@ -169,7 +213,9 @@ class Checkpoints:
         """
         if not steps:
             return
-        targets = broadcast_from_primary("damaged checkpoints", lambda: [self.moved(step) for step in steps])
+        targets = broadcast_from_primary(
+            "damaged checkpoints", lambda: [self.moved(step) for step in steps]
+        )
         self.manager.reload()
         for step, target in zip(steps, targets, strict=True):
             report(f"checkpoint {step} was moved to {target}")
@@ -187,7 +233,10 @@ class Checkpoints:
             os.makedirs(self.damaged_folder, exist_ok=True)
             os.rename(os.path.join(self.folder, str(step)), target)
         except OSError as error:
-            raise StorageError(f"{self.folder}/{step}: is damaged and cannot be moved to {target}: {error.strerror}") from error
+            raise StorageError(
+                f"{self.folder}/{step}: is damaged and cannot be moved to "
+                f"{target}: {error.strerror}"
+            ) from error
         return target
 
     @property
@@ -202,10 +251,15 @@ class Checkpoints:
 
     def last_good(self) -> str:
         """The newest finished checkpoint, in words for a message; waits for a save in progress."""
-        with contextlib.suppress(Exception):  # composing an error message must not raise another error
+        # composing an error message must not raise another error
+        with contextlib.suppress(Exception):
             self.manager.wait_until_finished()
         steps = finished_steps(self.folder)
-        return f"the last good checkpoint is {os.path.join(self.folder, str(steps[-1]))}" if steps else "no checkpoint was written"
+        return (
+            (f"the last good checkpoint is {os.path.join(self.folder, str(steps[-1]))}")
+            if steps
+            else "no checkpoint was written"
+        )
 
     def check_space(self, items: dict[str, Any]) -> None:
         """Checks that the disk has room for one more checkpoint.
@@ -216,8 +270,11 @@ class Checkpoints:
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20
         free = shutil.disk_usage(self.folder).free
         if needed > free:
-            raise CheckpointError(f"{self.folder}: not enough disk: a checkpoint takes up to {needed / 1e6:.1f} MB, "
-                                  f"{free / 1e6:.1f} MB are free; {self.last_good()}")
+            raise CheckpointError(
+                f"{self.folder}: not enough disk: a checkpoint takes up to "
+                f"{needed / 1e6:.1f} MB, {free / 1e6:.1f} MB are free; "
+                f"{self.last_good()}"
+            )
 
     def check(self) -> None:
         """Checks whether the save in progress has failed.
@@ -239,7 +296,8 @@ class Checkpoints:
             self.record_newest()
 
     def prune(self) -> None:
-        """Deletes finished checkpoints that were evaluated after the newest save and need not be kept.
+        """Deletes finished checkpoints that were evaluated after the newest save and need not be
+        kept.
 
         Raises:
           CheckpointError: as `save`.
@@ -247,7 +305,9 @@ class Checkpoints:
         with self.errors_named():
             infos = [types.SimpleNamespace(step=step) for step in sorted(self.manager.all_steps())]
             unused = cast(preservation_policy.PreservationContext, None)
-            for info, kept in zip(infos, self.policy.should_preserve(infos, context=unused), strict=True):
+            for info, kept in zip(
+                infos, self.policy.should_preserve(infos, context=unused), strict=True
+            ):
                 if not kept:
                     self.manager.delete(info.step)
 
@@ -272,32 +332,47 @@ class Checkpoints:
             self.recorded = steps[-1]
 
     def check_barrier(self, error: Exception) -> None:
-        """Checks whether an error is a timeout of the barrier at which all processes wait for a save.
+        """Checks whether an error is a timeout of the barrier at which all processes wait for a
+        save.
 
         Raises:
           HostError: it is; the message names the missing processes where they are known.
         """
         if "DEADLINE_EXCEEDED" not in str(error):
             return
-        missing = sorted(set(map(int, re.findall(r"task:(\d+)", str(error).partition("timed out task names")[2]))))
+        missing = sorted(
+            set(
+                map(int, re.findall(r"task:(\d+)", str(error).partition("timed out task names")[2]))
+            )
+        )
         who = f"missing: {', '.join(map(str, missing))}; " if missing else ""
         steps = finished_steps(self.folder)
-        raise HostError(f"{self.folder}/{self.under_way}: not all hosts had finished the save after step {self.under_way} within "
-                        f"{self.patience:g} s (hosts.barrier_seconds); {who}"
-                        f"{f'the last good checkpoint is {self.folder}/{steps[-1]}' if steps else 'there is no other checkpoint'}; "
-                        "start all hosts again to go on")
+        last = (
+            (f"the last good checkpoint is {self.folder}/{steps[-1]}")
+            if steps
+            else "there is no other checkpoint"
+        )
+        raise HostError(
+            f"{self.folder}/{self.under_way}: not all hosts had finished the save "
+            f"after step {self.under_way} within {self.patience:g} s "
+            f"(hosts.barrier_seconds); {who}{last}; start all hosts again to go on"
+        )
 
     @contextlib.contextmanager
     def errors_named(self) -> Generator[None, None, None]:
-        """A context that turns errors of Orbax into CheckpointErrors with the last good checkpoint."""
+        """A context that turns errors of Orbax into CheckpointErrors with the last good
+        checkpoint."""
         try:
             yield
         except UserError:
             raise
         except Exception as error:
             root = root_of(error)
-            if several_hosts() and isinstance(root, jax.errors.JaxRuntimeError):  # not an error of the disk
+            # not an error of the disk
+            if several_hosts() and isinstance(root, jax.errors.JaxRuntimeError):
                 self.check_barrier(root)
                 raise root from None  # a process is lost; the heartbeat names it
             # Orbax raises what its storage layer raised: OSError, ValueError, ...
-            raise CheckpointError(f"{self.folder}: saving failed: {first_line(error)}; {self.last_good()}") from error
+            raise CheckpointError(
+                f"{self.folder}: saving failed: {first_line(error)}; {self.last_good()}"
+            ) from error

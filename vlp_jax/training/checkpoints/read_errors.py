@@ -26,14 +26,35 @@ from vlp_jax.errors import CheckpointError, StorageError
 Value = TypeVar("Value")
 PAUSES = (1.0, 5.0)  # seconds before each further attempt to read from storage that failed
 
-# Missing files, files of other contents, and what Python raises for JSON with other names, types or numbers than Orbax wrote.
-DAMAGE = (FileNotFoundError, IsADirectoryError, NotADirectoryError, json.JSONDecodeError, UnicodeError, LookupError, TypeError,
-          AttributeError, ArithmeticError, AssertionError, RecursionError)
-# TensorStore raises ValueErrors that begin with the name of an absl status. Those below mean that the storage does not answer,
-# or refuses. Any other status, or a ValueError of other code, means that the contents are not those that were written:
-# NOT_FOUND, DATA_LOSS, OUT_OF_RANGE (a byte range past the end of a file), FAILED_PRECONDITION (a truncated compressed stream),
+# Missing files, files of other contents, and what Python raises for JSON with other names, types or
+# numbers than Orbax wrote.
+DAMAGE = (
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    json.JSONDecodeError,
+    UnicodeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    RecursionError,
+)
+# TensorStore raises ValueErrors that begin with the name of an absl status. Those below mean that
+# the storage does not answer, or refuses. Any other status, or a ValueError of other code, means
+# that the contents are not those that were written: NOT_FOUND, DATA_LOSS, OUT_OF_RANGE (a byte
+# range past the end of a file), FAILED_PRECONDITION (a truncated compressed stream),
 # INVALID_ARGUMENT (in JSON), UNIMPLEMENTED (an unknown codec name).
-PASSING_CODES = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "CANCELLED", "UNKNOWN", "INTERNAL", "RESOURCE_EXHAUSTED")
+PASSING_CODES = (
+    "UNAVAILABLE",
+    "DEADLINE_EXCEEDED",
+    "ABORTED",
+    "CANCELLED",
+    "UNKNOWN",
+    "INTERNAL",
+    "RESOURCE_EXHAUSTED",
+)
 LASTING_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 
 
@@ -56,7 +77,8 @@ def read_patiently(what: str, place: str, read: Callable[[], Value]) -> Value:
     for pause in (*PAUSES, None):
         try:
             return read()
-        except Exception as error:  # Orbax and TensorStore raise ValueError, OSError, Exception, ...
+        # Orbax and TensorStore raise ValueError, OSError, Exception, ...
+        except Exception as error:
             logging.debug("reading %s of %s failed", what, place, exc_info=True)
             verdict = judged(what, place, error)
             if pause is None or not isinstance(verdict, StorageError):
@@ -80,13 +102,24 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
         return error
     if isinstance(root, FileNotFoundError) and (refused := unreadable_folder(place, what)):
         root = refused
-    if isinstance(root, DAMAGE) or (isinstance(root, ValueError) and code not in PASSING_CODES + LASTING_CODES):
+    if isinstance(root, DAMAGE) or (
+        isinstance(root, ValueError) and code not in PASSING_CODES + LASTING_CODES
+    ):
         return DamagedCheckpoint(f"{damaged_file(place, what)}: {words_of(root)}")
-    lasting = isinstance(root, (PermissionError, MemoryError, jax.errors.JaxRuntimeError)) or code in LASTING_CODES
-    kind, advice = ((CheckpointError, "give it what it lacks (memory, permission)") if lasting else
-                    (StorageError, "start again when its storage answers"))
-    return kind(f"{place}: {what} cannot be read, which proves no damage: {first_line(root)}; nothing was changed: {advice}, or "
-                "move this checkpoint away to go on from an older one")
+    lasting = (
+        isinstance(root, (PermissionError, MemoryError, jax.errors.JaxRuntimeError))
+        or code in LASTING_CODES
+    )
+    kind, advice = (
+        (CheckpointError, "give it what it lacks (memory, permission)")
+        if lasting
+        else (StorageError, "start again when its storage answers")
+    )
+    return kind(
+        f"{place}: {what} cannot be read, which proves no damage: {first_line(root)}; "
+        f"nothing was changed: {advice}, or move this checkpoint away to go on from an "
+        "older one"
+    )
 
 
 def unreadable_folder(place: str, item: str) -> PermissionError | None:
@@ -115,7 +148,10 @@ def damaged_file(place: str, item: str) -> str:
     """
     for folder, _, names in sorted(os.walk(os.path.join(place, item))):
         for name in sorted(names):
-            if name in ("_METADATA", "_sharding", "metadata") or os.path.basename(folder) == "array_metadatas":
+            if (
+                name in ("_METADATA", "_sharding", "metadata")
+                or os.path.basename(folder) == "array_metadatas"
+            ):
                 try:
                     with open(os.path.join(folder, name), encoding="utf-8") as file:
                         json.load(file)
@@ -134,7 +170,11 @@ def words_of(error: BaseException) -> str:
     if isinstance(error, ValueError) and array:
         return f"{array[1]} cannot be read ({code})"
     line = first_line(error)
-    return line if isinstance(error, (ValueError, OSError)) else f"not what was written ({type(error).__name__}: {line})"
+    return (
+        line
+        if isinstance(error, (ValueError, OSError))
+        else (f"not what was written ({type(error).__name__}: {line})")
+    )
 
 
 @functools.cache
@@ -145,13 +185,19 @@ def quiet_reads() -> None:
     information.
     """
     logging.getLogger("asyncio").addFilter(lambda record: "tensorstore" not in record.getMessage())
-    warnings.filterwarnings("ignore", r"coroutine '(_read_array|Store\.).*' was never awaited", RuntimeWarning)
+    warnings.filterwarnings(
+        "ignore",
+        r"coroutine '(_read_array|Store\.).*' was never "
+        r"awaited",
+        RuntimeWarning,
+    )
     report = sys.unraisablehook
 
     def unless_of_orbax(raised: "sys.UnraisableHookArgs") -> None:
         code = getattr(raised.object, "cr_code", None)
         of_orbax = code is not None and f"{os.sep}orbax{os.sep}" in code.co_filename
-        if not of_orbax and str(raised.exc_value) != "Event loop is closed":  # TensorStore's callbacks, after the reads have ended
+        # TensorStore's callbacks, after the reads have ended
+        if not of_orbax and str(raised.exc_value) != "Event loop is closed":
             report(raised)
 
     sys.unraisablehook = unless_of_orbax

@@ -23,7 +23,8 @@ class CheckpointConfig(Section):
     every_minutes: float | None = between(None, 0.0)
     keep: int = between(2, 1)  # number of latest checkpoints kept
     keep_best: int = between(0, 0)  # number of best ones kept in addition, by `best_metric`
-    best_metric: str | None = None  # a key of metrics.jsonl, such as val_vendor/text_to_image_recall@1
+    # a key of metrics.jsonl, such as val_vendor/text_to_image_recall@1
+    best_metric: str | None = None
     best_mode: Literal["max", "min"] = "max"
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
@@ -35,11 +36,17 @@ class CheckpointConfig(Section):
         closest = difflib.get_close_matches(metric or "", names, n=1, cutoff=0.0)
         known = ", ".join(names) or "nothing, there is no evaluator"
         advice = f"did you mean {closest[0]!r}?" if closest and metric else f"they measure {known}"
-        yield f"{where}.best_metric: {metric!r} is not measured by the config's evaluators ({advice})"
+        yield (
+            f"{where}.best_metric: {metric!r} is not measured by the config's evaluators ({advice})"
+        )
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`best_metric`, where no best checkpoints are kept."""
-        return {} if self.keep_best else {"best_metric": "with checkpoint.keep_best=0; set how many of the best to keep"}
+        return (
+            {}
+            if self.keep_best
+            else {"best_metric": ("with checkpoint.keep_best=0; set how many of the best to keep")}
+        )
 
 
 class SaveSchedule:
@@ -67,7 +74,9 @@ class SaveSchedule:
     def agree(self) -> None:
         """Reads the clock of the primary process; called by all processes at the same step."""
         if several_hosts() and self.config.every_minutes is not None:
-            self.agreed = broadcast_from_primary("checkpoint.every_minutes", self.minutes_have_passed)
+            self.agreed = broadcast_from_primary(
+                "checkpoint.every_minutes", self.minutes_have_passed
+            )
 
     def saved(self) -> None:
         """Restarts the clock after a save."""

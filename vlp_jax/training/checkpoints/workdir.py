@@ -16,10 +16,25 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 # Keys that may change within a run, as on another machine: they change results only by rounding.
-SPEED_ONLY = ("data.workers", "data.threads", "data.prefetch", "mesh.*", "hosts.*", "watchdog.*", "profile.*", "writers.*",
-              "model.*.rematerialisation", "model.*.saved", "model.*.attention", "objectives.*.implementation",
-              "objectives.*.chunk_size")
-FOLDERS, FILES = ("checkpoints", "tensorboard"), ("config.json", "metrics.jsonl", "lock", "newest_checkpoint")
+SPEED_ONLY = (
+    "data.workers",
+    "data.threads",
+    "data.prefetch",
+    "mesh.*",
+    "hosts.*",
+    "watchdog.*",
+    "profile.*",
+    "writers.*",
+    "model.*.rematerialisation",
+    "model.*.saved",
+    "model.*.attention",
+    "objectives.*.implementation",
+    "objectives.*.chunk_size",
+)
+FOLDERS, FILES = (
+    ("checkpoints", "tensorboard"),
+    ("config.json", "metrics.jsonl", "lock", "newest_checkpoint"),
+)
 
 
 def check_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> list[str]:
@@ -31,14 +46,18 @@ def check_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> l
     Raises:
       ConfigError: the folder cannot exist, or something differs and `accept_changes` is False.
     """
-    return broadcast_from_primary("--workdir", lambda: compare_workdir(workdir, config, accept_changes))
+    return broadcast_from_primary(
+        "--workdir", lambda: compare_workdir(workdir, config, accept_changes)
+    )
 
 
 def compare_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> list[str]:
     """`check_workdir` in one process."""
     if "://" in workdir:
-        raise ConfigError(f"--workdir: {workdir} is a URL, and a workdir is a folder, which every host sees; mount the bucket "
-                          "(gcsfuse, s3fs) or use a shared file system")
+        raise ConfigError(
+            f"--workdir: {workdir} is a URL, and a workdir is a folder, which every "
+            "host sees; mount the bucket (gcsfuse, s3fs) or use a shared file system"
+        )
     place = os.path.abspath(workdir)
     while not os.path.isdir(place):
         if os.path.lexists(place):
@@ -49,26 +68,37 @@ def compare_workdir(workdir: str, config: "Experiment", accept_changes: bool) ->
     check_kinds(workdir)
     changes = config_changes(workdir, config)
     if changes and not accept_changes:
-        raise ConfigError(f"--workdir: {workdir} was started with another config: {'; '.join(changes)}; use the old values, "
-                          "another workdir, or --accept-changes to go on with the new ones")
+        raise ConfigError(
+            f"--workdir: {workdir} was started with another config: "
+            f"{'; '.join(changes)}; use the old values, another workdir, or "
+            "--accept-changes to go on with the new ones"
+        )
     return changes
 
 
 def check_kinds(workdir: str) -> None:
-    """Checks that the names which the run writes in a workdir are files and folders as they should be.
+    """Checks that the names which the run writes in a workdir are files and folders as they should
+    be.
 
     Raises:
       ConfigError: a file has the name of a folder, or the other way round.
     """
     for name in (*FOLDERS, *FILES):
-        path, wanted = os.path.join(workdir, name), os.path.isdir if name in FOLDERS else os.path.isfile
+        path, wanted = (
+            os.path.join(workdir, name),
+            os.path.isdir if name in FOLDERS else os.path.isfile,
+        )
         if os.path.lexists(path) and not wanted(path):
             kind = "folder" if name in FOLDERS else "file"
-            raise ConfigError(f"--workdir: {path} is no {kind}, as the run's own is; move it away, or use another workdir")
+            raise ConfigError(
+                f"--workdir: {path} is no {kind}, as the run's own is; move it "
+                "away, or use another workdir"
+            )
 
 
 def config_changes(workdir: str, config: "Experiment") -> list[str]:
-    """Lines `key: old -> new`; none in a fresh folder, and none for keys that do not change results."""
+    """Lines `key: old -> new`; none in a fresh folder, and none for keys that do not change
+    results."""
     path = os.path.join(workdir, "config.json")
     if not os.path.isfile(path):
         return []
@@ -79,20 +109,29 @@ def config_changes(workdir: str, config: "Experiment") -> list[str]:
             raise ValueError(f"it holds a {type(tree).__name__}")
         old = flatten(completed(tree))
     except ValueError as error:
-        raise ConfigError(f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given") from error
+        raise ConfigError(
+            f"{path}: cannot be read as JSON ({error}); remove it to go on with the config given"
+        ) from error
     return changed_keys(old, flatten(json.loads(json.dumps(to_tree(config)))))
 
 
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = SPEED_ONLY) -> list[str]:
-    """Lines `key: old -> new` of the dotted keys that differ, without those that match a pattern of `ignored`."""
+def changed_keys(
+    old: Mapping[str, Any], new: Mapping[str, Any], ignored: Sequence[str] = SPEED_ONLY
+) -> list[str]:
+    """Lines `key: old -> new` of the dotted keys that differ, without those that match a pattern of
+    `ignored`."""
     absent = object()
-    return [f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}" for key in sorted(old.keys() | new.keys())
-            if old.get(key, absent) != new.get(key, absent)
-            and not any(fnmatch.fnmatch(key, pattern) for pattern in ignored)]
+    return [
+        (f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}")
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, absent) != new.get(key, absent)
+        and not any(fnmatch.fnmatch(key, pattern) for pattern in ignored)
+    ]
 
 
 def completed(tree: dict) -> dict:
-    """A stored config with the defaults of keys added later; unchanged where it is no longer valid."""
+    """A stored config with the defaults of keys added later; unchanged where it is no longer
+    valid."""
     try:
         return json.loads(json.dumps(to_tree(to_config(tree, allowed=()))))
     except ConfigError:
@@ -106,13 +145,19 @@ def claim_workdir(workdir: str, config: "Experiment") -> None:
       ConfigError: the folder cannot be written, or another process does not see the file.
     """
     broadcast_from_primary("--workdir", lambda: write_config(workdir, config))
-    for host, sees in enumerate(exchange("--workdir", appears(os.path.join(workdir, "config.json")))):
+    for host, sees in enumerate(
+        exchange("--workdir", appears(os.path.join(workdir, "config.json")))
+    ):
         if not sees:
-            raise ConfigError(f"--workdir: host {host} does not see what host 0 wrote to {workdir}: hosts need one shared folder")
+            raise ConfigError(
+                f"--workdir: host {host} does not see what host 0 wrote to "
+                f"{workdir}: hosts need one shared folder"
+            )
 
 
 def appears(path: str, patience: float = 20.0) -> bool:
-    """Whether a file exists, or appears within `patience` seconds, as it may on network file systems."""
+    """Whether a file exists, or appears within `patience` seconds, as it may on network file
+    systems."""
     deadline = time.monotonic() + patience
     while not os.path.isfile(path):
         if time.monotonic() > deadline:
@@ -125,6 +170,8 @@ def write_config(workdir: str, config: "Experiment") -> None:
     """`claim_workdir` in one process."""
     try:
         os.makedirs(workdir, exist_ok=True)
-        write_atomically(os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n")
+        write_atomically(
+            os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n"
+        )
     except OSError as error:
         raise ConfigError(f"--workdir: {workdir} cannot be written: {error.strerror}") from error

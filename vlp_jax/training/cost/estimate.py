@@ -26,7 +26,8 @@ from vlp_jax.training.cost.flops import train_step_flops
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
-ANY_NUMBER_OF_STEPS = 100_000  # the length of a run changes only constants of the schedule in its program
+# the length of a run changes only constants of the schedule in its program
+ANY_NUMBER_OF_STEPS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,44 +108,84 @@ def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
     """
     mesh, update = plan(config, topology)
     known = dict(
-        topology=topology.spec, chips=topology.chips, batch_size=config.data.batch_size, mesh=dict(mesh.shape),
-        rematerialisation=policies(config.model), chip_memory_bytes=topology.chip.memory_bytes,
-        parameters=sum(leaf.size for leaf in jax.tree.leaves(update.shapes.params)), flops_per_step=train_step_flops(config))
+        topology=topology.spec,
+        chips=topology.chips,
+        batch_size=config.data.batch_size,
+        mesh=dict(mesh.shape),
+        rematerialisation=policies(config.model),
+        chip_memory_bytes=topology.chip.memory_bytes,
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(update.shapes.params)),
+        flops_per_step=train_step_flops(config),
+    )
     compute = known["flops_per_step"] / (mesh.devices.size * topology.chip.flops)
     start = time.monotonic()
     try:
         compiled = update.train_step.lower(update.shapes, batch_shapes(config)).compile()
     except jax.errors.JaxRuntimeError as error:
         needed = memory_asked_for(str(error), topology.chip)
-        return CostEstimate(**known, **dict.fromkeys(("arguments_bytes", "temporaries_bytes", "output_bytes", "collectives",
-                                              "floor_memory_seconds", "floor_interconnect_seconds", "floor_network_seconds")),
-                            memory_bytes=needed, fits=False, floor_compute_seconds=compute, floor_seconds=compute,
-                            compile_seconds=time.monotonic() - start)
+        return CostEstimate(
+            **known,
+            **dict.fromkeys(
+                (
+                    "arguments_bytes",
+                    "temporaries_bytes",
+                    "output_bytes",
+                    "collectives",
+                    "floor_memory_seconds",
+                    "floor_interconnect_seconds",
+                    "floor_network_seconds",
+                )
+            ),
+            memory_bytes=needed,
+            fits=False,
+            floor_compute_seconds=compute,
+            floor_seconds=compute,
+            compile_seconds=time.monotonic() - start,
+        )
     found = measured(compiled, topology.chip, topology.islands(mesh.devices.flat), compute)
     return CostEstimate(**known, **found, compile_seconds=time.monotonic() - start)
 
 
-def measured(compiled: Any, chip: Chip, islands: list[int], compute_seconds: float) -> dict[str, Any]:
+def measured(
+    compiled: Any, chip: Chip, islands: list[int], compute_seconds: float
+) -> dict[str, Any]:
     """The fields of a cost estimate that come from the compiled program."""
     memory = compiled.memory_analysis()
     new_output = memory.output_size_in_bytes - memory.alias_size_in_bytes
     total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_output
     collectives = collective_counts(compiled.as_text(), islands)
-    sent, beyond = (sum(found[key] for found in collectives.values()) for key in ("sent_bytes", "network_bytes"))
+    sent, beyond = (
+        sum(found[key] for found in collectives.values()) for key in ("sent_bytes", "network_bytes")
+    )
     floors = {  # every argument is read and every result is written at least once
         "floor_compute_seconds": compute_seconds,
-        "floor_memory_seconds": (memory.argument_size_in_bytes + memory.output_size_in_bytes) / chip.memory_bandwidth,
+        "floor_memory_seconds": (memory.argument_size_in_bytes + memory.output_size_in_bytes)
+        / chip.memory_bandwidth,
         "floor_interconnect_seconds": sent / chip.interconnect_bandwidth,
-        "floor_network_seconds": beyond / chip.network_bandwidth if beyond and chip.network_bandwidth else None}
-    return dict(arguments_bytes=memory.argument_size_in_bytes, temporaries_bytes=memory.temp_size_in_bytes, output_bytes=new_output,
-                memory_bytes=total, fits=total <= chip.memory_bytes, collectives=collectives,
-                floor_seconds=max(floor or 0.0 for floor in floors.values()), **floors)
+        "floor_network_seconds": beyond / chip.network_bandwidth
+        if beyond and chip.network_bandwidth
+        else None,
+    }
+    return dict(
+        arguments_bytes=memory.argument_size_in_bytes,
+        temporaries_bytes=memory.temp_size_in_bytes,
+        output_bytes=new_output,
+        memory_bytes=total,
+        fits=total <= chip.memory_bytes,
+        collectives=collectives,
+        floor_seconds=max(floor or 0.0 for floor in floors.values()),
+        **floors,
+    )
 
 
 def batch_shapes(config: "Experiment") -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of the global batch as it comes from the host, with pixels as uint8."""
     shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
-    return shapes | {name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8) for name in PIXELS if name in shapes}
+    return shapes | {
+        name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8)
+        for name in PIXELS
+        if name in shapes
+    }
 
 
 def policies(model: ModelConfig) -> str:
@@ -158,9 +199,16 @@ def memory_asked_for(message: str, chip: Chip) -> int:
     Raises:
       ConfigError: any other error.
     """
-    found = re.search(r"[Uu]sed ([\d.]+)([GMK]) of|temporaries \(([\d.]+)([GMK])\) exceeds|needs? ([\d.]+)([GMK])", message)
+    found = re.search(
+        r"[Uu]sed ([\d.]+)([GMK]) of|temporaries \(([\d.]+)([GMK])\) exceeds|needs? "
+        r"([\d.]+)([GMK])",
+        message,
+    )
     if "RESOURCE_EXHAUSTED" not in message and "memory" not in message:
-        raise ConfigError(f"the compiler for {chip.name} refused the program: {message.strip().splitlines()[0][:300]}")
+        raise ConfigError(
+            f"the compiler for {chip.name} refused the program: "
+            f"{message.strip().splitlines()[0][:300]}"
+        )
     if found is None:
         return chip.memory_bytes + 1
     number, unit = [part for part in found.groups() if part is not None]
@@ -172,18 +220,29 @@ def nearest_fix(config: "Experiment", topology: Topology, cost: CostEstimate) ->
 
     It is found by proportion; only a compilation can confirm it.
     """
-    state = cost.parameters * 4 * (3 + (config.ema is not None)) // (cost.mesh["fsdp"] * cost.mesh["tensor"])
+    state = (
+        cost.parameters
+        * 4
+        * (3 + (config.ema is not None))
+        // (cost.mesh["fsdp"] * cost.mesh["tensor"])
+    )
     sharing = more_sharing(config, topology, cost) if state > 0.4 * cost.chip_memory_bytes else None
     if sharing is not None:
         strategy = " --config.mesh.strategy=none" if config.mesh.strategy else ""
-        return (f"--config.mesh.fsdp={sharing.fsdp} --config.mesh.data={sharing.data}{strategy} (the state alone takes "
-                f"{state / 1e9:.1f} GB a chip)")
+        return (
+            f"--config.mesh.fsdp={sharing.fsdp} --config.mesh.data={sharing.data}{strategy} "
+            f"(the state alone takes {state / 1e9:.1f} GB a chip)"
+        )
     lesser = {"none": "save_matmuls", "save_matmuls": "full", "save_names": "full"}
     image, text = config.model.image, config.model.text
-    policy = lesser.get(image.rematerialisation) or (lesser.get(text.rematerialisation) if "full" in text.policies else None)
+    policy = lesser.get(image.rematerialisation) or (
+        lesser.get(text.rematerialisation) if "full" in text.policies else None
+    )
     if policy and state < cost.chip_memory_bytes:
         of_image = policy if policy in image.policies else "full"
-        of_text = f" --config.model.text.rematerialisation={policy}" if policy in text.policies else ""
+        of_text = (
+            (f" --config.model.text.rematerialisation={policy}") if policy in text.policies else ""
+        )
         return f"--config.model.image.rematerialisation={of_image}{of_text}"
     room = (cost.chip_memory_bytes - state) / max(cost.memory_bytes - state, 1)
     unit = cost.mesh["data"] * cost.mesh["fsdp"] * config.accumulation.microbatches
@@ -200,7 +259,9 @@ def more_sharing(config: "Experiment", topology: Topology, cost: CostEstimate) -
     """
     copies = cost.mesh["data"] * cost.mesh["fsdp"]
     for fsdp in (copies // data for data in range(1, copies) if copies % data == 0):
-        mesh = dataclasses.replace(config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=cost.mesh["tensor"], strategy=None)
+        mesh = dataclasses.replace(
+            config.mesh, data=copies // fsdp, fsdp=fsdp, tensor=cost.mesh["tensor"], strategy=None
+        )
         if fsdp <= cost.mesh["fsdp"]:
             return None
         with contextlib.suppress(ConfigError, MeshError):

@@ -22,7 +22,9 @@ def train_step_flops(config: "Experiment") -> int:
     batch, objectives = config.data.batch_size, config.objectives.values()
     needs = {need for objective in objectives for need in objective.needs}
     teacher_needs = {need for objective in objectives for need in objective.teacher_needs}
-    forward = encodings_flops(config, needs) + sum(objective.flops(config.model, batch) for objective in objectives)
+    forward = encodings_flops(config, needs) + sum(
+        objective.flops(config.model, batch) for objective in objectives
+    )
     return 3 * forward + encodings_flops(config, teacher_needs, train=False)
 
 
@@ -35,12 +37,18 @@ def encodings_flops(config: "Experiment", needs: set[str], train: bool = True) -
     shapes = model.shapes(config.data.batch_size)
     dim, needs, flops = embedding_dim(model), needs | needs_behind(model, needs), 0
     if needs & {"image", "image_embedding", "image_pooled"}:
-        flops += model.image.flops(dim, train, tokens="image" in needs, embedded="image_embedding" in needs)
+        flops += model.image.flops(
+            dim, train, tokens="image" in needs, embedded="image_embedding" in needs
+        )
     if needs & {"text", "text_embedding", "text_pooled"}:
         flops += model.text.flops(dim, tokens="text" in needs, embedded="text_embedding" in needs)
     flops += len(needs & set(VIEWS)) * model.image.flops(dim, train, tokens=False, embedded=False)
     flops += model.fusion.flops(shapes) if "fused" in needs and model.fusion is not None else 0
     flops *= shapes.batch
     if "decoding" in needs and model.decoder is not None:
-        flops += shapes.batch // window * model.decoder.flops(shapes, pictures=window, rows=config.data.text.packing_rows)
+        flops += (
+            shapes.batch
+            // window
+            * model.decoder.flops(shapes, pictures=window, rows=config.data.text.packing_rows)
+        )
     return flops

@@ -42,7 +42,8 @@ class ParameterPlace:
 
 @dataclasses.dataclass(frozen=True)
 class StatePlaces:
-    """The sharding of every parameter, and the bytes that one device holds of each part of the state.
+    """The sharding of every parameter, and the bytes that one device holds of each part of the
+    state.
 
     `ema_bytes` is 0 where the config keeps no EMA parameters.
     """
@@ -66,11 +67,34 @@ def state_places(config: "Experiment", devices: int | None = None) -> StatePlace
     layout = build_layout(config.mesh, abstract_mesh(config.mesh, devices))
     module, batch = build_module(config), jax.eval_shape(lambda: example_batch(config))
     boxed = boxed_parameters(module, batch)
-    optimizer = build_optimizer(config.optimizer, optax.constant_schedule(config.optimizer.learning_rate), boxed)
-    shapes, shardings = abstract_state(module, batch, optimizer, config.seed, config.ema is not None, layout)
+    optimizer = build_optimizer(
+        config.optimizer, optax.constant_schedule(config.optimizer.learning_rate), boxed
+    )
+    shapes, shardings = abstract_state(
+        module, batch, optimizer, config.seed, config.ema is not None, layout
+    )
     names = [logical_axes(leaf) for leaf in jax.tree.leaves(boxed, is_leaf=is_boxed)]
-    placed = zip(jax.tree_util.tree_leaves_with_path(shapes.params), names, jax.tree.leaves(shardings.params), strict=True)
-    parameters = [ParameterPlace(path_of(path), leaf.shape, axes, (*sharding.spec, *(None,) * (len(axes) - len(sharding.spec))),
-                                 device_bytes(leaf, sharding)) for (path, leaf), axes, sharding in placed]
-    return StatePlaces(layout, parameters, *(total_bytes(getattr(shapes, part), getattr(shardings, part))
-                                             for part in ("params", "optimizer", "ema")))
+    placed = zip(
+        jax.tree_util.tree_leaves_with_path(shapes.params),
+        names,
+        jax.tree.leaves(shardings.params),
+        strict=True,
+    )
+    parameters = [
+        ParameterPlace(
+            path_of(path),
+            leaf.shape,
+            axes,
+            (*sharding.spec, *(None,) * (len(axes) - len(sharding.spec))),
+            device_bytes(leaf, sharding),
+        )
+        for (path, leaf), axes, sharding in placed
+    ]
+    return StatePlaces(
+        layout,
+        parameters,
+        *(
+            total_bytes(getattr(shapes, part), getattr(shardings, part))
+            for part in ("params", "optimizer", "ema")
+        ),
+    )

@@ -1,1 +1,2 @@
-"""Measurements around the train step: throughput, goodput, compilations, profiler, watchdog, metrics."""
+"""Measurements around the train step: throughput, goodput, compilations, profiler, watchdog,
+metrics."""

@@ -53,7 +53,12 @@ class Clock(Hook):
 
         in_flight: number of steps that are already running.
         """
-        self.lap_start, self.lap_steps, self.lap_waited, self.lap_compiled = time.monotonic(), in_flight, 0.0, 0.0
+        self.lap_start, self.lap_steps, self.lap_waited, self.lap_compiled = (
+            time.monotonic(),
+            in_flight,
+            0.0,
+            0.0,
+        )
 
     def after(self, update: Update) -> None:
         """Counts one more step in this lap."""
@@ -86,15 +91,22 @@ class Clock(Hook):
         seconds = max(time.monotonic() - self.lap_start - self.lap_compiled, 1e-9)
         waited, steps = min(self.lap_waited, seconds), self.lap_steps - in_flight
         self.laps += 1
-        return {"step_seconds": max(seconds - waited, 1e-9) / max(steps, 1), "examples_per_second": steps * batch_size / seconds,
-                "data_wait_fraction": waited / seconds}
+        return {
+            "step_seconds": max(seconds - waited, 1e-9) / max(steps, 1),
+            "examples_per_second": steps * batch_size / seconds,
+            "data_wait_fraction": waited / seconds,
+        }
 
     def seconds_left(self, lap: dict[str, float], steps: int, batch_size: int) -> float:
         """Seconds for `steps` more steps at the throughput of a lap.
 
         The wait for data in the first lap is left out, as it is the start of the input.
         """
-        return steps * (lap["step_seconds"] if self.laps == 1 else batch_size / max(lap["examples_per_second"], 1e-9))
+        return steps * (
+            lap["step_seconds"]
+            if self.laps == 1
+            else batch_size / max(lap["examples_per_second"], 1e-9)
+        )
 
     def to_json(self) -> dict[str, float]:
         """Wall and CPU time of the run so far, for a checkpoint."""
@@ -132,7 +144,8 @@ class LastUpdate(Hook):
 
     def _follow(self) -> None:
         while (outputs := self.started.get()) is not None:
-            with contextlib.suppress(Exception):  # the loop reads the same outputs and raises the error
+            # the loop reads the same outputs and raises the error
+            with contextlib.suppress(Exception):
                 jax.block_until_ready(outputs)
             if self.started.empty():
                 self.finished = time.monotonic()

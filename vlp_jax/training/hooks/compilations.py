@@ -13,8 +13,10 @@ from vlp_jax.reporting import detail, warn
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.hooks.hook import Hook
 
-COMPILED = "/jax/core/compile/backend_compile_duration"  # JAX's event of a compilation, also of one read from the cache
-READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"  # JAX's event of a program read from the cache
+# JAX's event of a compilation, also of one read from the cache
+COMPILED = "/jax/core/compile/backend_compile_duration"
+# JAX's event of a program read from the cache
+READ_FROM_CACHE = "/jax/compilation_cache/cache_hits"
 
 
 class WatchedStep(Hook):
@@ -37,20 +39,31 @@ class WatchedStep(Hook):
         with compile_events() as events:
             result = self.step(state, batch)
         if events[COMPILED]:
-            self.count(events, time.monotonic() - start, shapes_of({"state": state, "batch": batch}))
+            self.count(
+                events, time.monotonic() - start, shapes_of({"state": state, "batch": batch})
+            )
         return result
 
     def row(self, lap: dict[str, float]) -> dict[str, float]:
         """The counts so far."""
-        return {"train/compilations": self.compilations, "train/compilations_from_cache": self.from_cache,
-                "train/compile_seconds": self.compile_seconds}
+        return {
+            "train/compilations": self.compilations,
+            "train/compilations_from_cache": self.from_cache,
+            "train/compile_seconds": self.compile_seconds,
+        }
 
     def count(self, events: Counter, seconds: float, shapes: dict[str, str]) -> None:
         """Counts the compilations of one call, with the shapes of its arguments."""
         if self.compilations:
-            warn(f"the update was compiled again, which took {seconds:.1f} s: {difference(self.shapes, shapes)}")
+            warn(
+                f"the update was compiled again, which took {seconds:.1f} s: "
+                f"{difference(self.shapes, shapes)}"
+            )
         else:
-            detail(f"the update was compiled in {seconds:.1f} s{', from the cache' if events[READ_FROM_CACHE] else ''}")
+            detail(
+                f"the update was compiled in {seconds:.1f} "
+                f"s{', from the cache' if events[READ_FROM_CACHE] else ''}"
+            )
         self.compilations += events[COMPILED]
         self.from_cache += events[READ_FROM_CACHE]
         self.compile_seconds += seconds
@@ -77,13 +90,20 @@ def compile_events() -> Generator[Counter, None, None]:
 
 
 def shapes_of(tree: Any) -> dict[str, str]:
-    """{"batch/image": "uint8[8, 32, 32, 3]"} of all leaves; donated arrays still have their shapes."""
-    return {path_of(path): f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    """{"batch/image": "uint8[8, 32, 32, 3]"} of all leaves; donated arrays still have their
+    shapes."""
+    return {
+        path_of(path): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def difference(before: dict[str, str], after: dict[str, str], most: int = 3) -> str:
     """The first few arrays whose shapes differ, in words."""
-    changed = [f"{name} was {before.get(name, 'absent')}, is {after.get(name, 'absent')}" for name in sorted(before | after)
-               if before.get(name) != after.get(name)]
+    changed = [
+        (f"{name} was {before.get(name, 'absent')}, is {after.get(name, 'absent')}")
+        for name in sorted(before | after)
+        if before.get(name) != after.get(name)
+    ]
     more = f"; and {len(changed) - most} more" if len(changed) > most else ""
     return "; ".join(changed[:most]) + more if changed else "no shape has changed"

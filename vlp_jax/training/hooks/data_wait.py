@@ -37,7 +37,11 @@ class DataWait(Hook):
     """
 
     def __init__(self, data: DataConfig, workers: int, cores: int | None = None):
-        self.data, self.workers, self.cores = data, workers, available_cores() if cores is None else cores
+        self.data, self.workers, self.cores = (
+            data,
+            workers,
+            available_cores() if cores is None else cores,
+        )
         self.reported, self.watching, self.laps = False, False, 0
         self.restart()
 
@@ -55,19 +59,32 @@ class DataWait(Hook):
         Args:
           busy: fraction of the cores' time that is used. Default: as measured.
         """
-        busy, cores = self.busy() if busy is None else busy, f"{self.cores} core{'s' * (self.cores > 1)}"
+        busy, cores = (
+            self.busy() if busy is None else busy,
+            (f"{self.cores} core{'s' * (self.cores > 1)}"),
+        )
         idle = f"{max(0.0, 1 - busy):.0%}"
         if self.workers > self.cores:
-            return (f"data.workers={self.workers} processes take turns on {cores}; fewer are faster here (data.workers=none takes "
-                    "as many as suit the machine)")
+            return (
+                f"data.workers={self.workers} processes take turns on {cores}; fewer are "
+                "faster here (data.workers=none takes as many as suit the machine)"
+            )
         if busy >= BUSY:
-            return (f"decoding and training keep the {cores} busy, and more data.workers would not help; smaller images do "
-                    "(prepare --image-size), or more cores")
+            return (
+                f"decoding and training keep the {cores} busy, and more data.workers would not "
+                "help; smaller images do (prepare --image-size), or more cores"
+            )
         if self.workers == 0 and self.data.threads < self.cores:
-            return (f"{self.data.threads} data.threads decode, and {idle} of the {cores} is idle; set data.workers to "
-                    f"{max(1, self.cores - 2)}, or more data.threads where the storage is slow")
-        return (f"{idle} of the {cores} is idle, so that the storage is what is waited for; a nearer copy of the data helps, or "
-                f"more samples read at a time (data.threads={self.data.threads} in each of {max(1, self.workers)} processes)")
+            return (
+                f"{self.data.threads} data.threads decode, and {idle} of the {cores} is idle; "
+                f"set data.workers to {max(1, self.cores - 2)}, or more data.threads where the "
+                "storage is slow"
+            )
+        return (
+            f"{idle} of the {cores} is idle, so that the storage is what is waited for; a "
+            "nearer copy of the data helps, or more samples read at a time "
+            f"(data.threads={self.data.threads} in each of {max(1, self.workers)} processes)"
+        )
 
     def row(self, lap: dict[str, float]) -> dict[str, float]:
         """Nothing; the cause of a long wait is reported."""

@@ -43,7 +43,8 @@ class Goodput(Hook):
             self.spent(phase, time.monotonic() - start)
 
     def fractions(self) -> dict[str, float]:
-        """`goodput/training` and the phases, as fractions of the wall time so far; they sum to 1."""
+        """`goodput/training` and the phases, as fractions of the wall time so far; they sum to
+        1."""
         total = max(wall_seconds(), sum(self.seconds.values()))
         fractions = {f"goodput/{phase}": seconds / total for phase, seconds in self.seconds.items()}
         return {"goodput/training": max(0.0, 1.0 - sum(fractions.values())), **fractions}

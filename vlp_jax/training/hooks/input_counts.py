@@ -1,4 +1,5 @@
-"""Counts over the training input: bad samples, truncated or dropped captions, examples of each source."""
+"""Counts over the training input: bad samples, truncated or dropped captions, examples of each
+source."""
 
 import dataclasses
 from collections import Counter
@@ -35,12 +36,24 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         """The counts as JSON."""
-        return {"examples": self.examples, "truncated": self.truncated, "bad": dict(self.bad), "last_bad": self.last_bad,
-                "parts": dict(self.parts), "dropped": self.dropped}
+        return {
+            "examples": self.examples,
+            "truncated": self.truncated,
+            "bad": dict(self.bad),
+            "last_bad": self.last_bad,
+            "parts": dict(self.parts),
+            "dropped": self.dropped,
+        }
 
     def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.examples + other.examples, self.truncated + other.truncated, self.bad + other.bad,
-                     other.last_bad or self.last_bad, self.parts + other.parts, self.dropped + other.dropped)
+        return Tally(
+            self.examples + other.examples,
+            self.truncated + other.truncated,
+            self.bad + other.bad,
+            other.last_bad or self.last_bad,
+            self.parts + other.parts,
+            self.dropped + other.dropped,
+        )
 
 
 class InputCounts(Hook):
@@ -56,9 +69,15 @@ class InputCounts(Hook):
       stored: counts from a checkpoint.
     """
 
-    def __init__(self, max_bad_fraction: float, parts: Sequence[str] = (), stored: dict[str, Any] | None = None):
+    def __init__(
+        self,
+        max_bad_fraction: float,
+        parts: Sequence[str] = (),
+        stored: dict[str, Any] | None = None,
+    ):
         self.max_bad_fraction, self.names = max_bad_fraction, tuple(parts)
-        self.earlier = Tally.from_json(stored) if stored else Tally()  # of earlier sessions, over all processes
+        # of earlier sessions, over all processes
+        self.earlier = Tally.from_json(stored) if stored else Tally()
         self.here = Tally()  # of this process in this session
         self.total = self.earlier
         self.summarised = self.summary()
@@ -86,12 +105,17 @@ class InputCounts(Hook):
         if len(self.names) > 1:
             counts = np.bincount(batch["part"], minlength=len(self.names))
             self.here.parts.update(dict(zip(self.names, counts.tolist(), strict=True)))
-        messages = self._truncated(batch, known.truncated == 0) + self._dropped(batch, known.dropped == 0)
+        messages = self._truncated(batch, known.truncated == 0) + self._dropped(
+            batch, known.dropped == 0
+        )
         for row in np.flatnonzero(batch["reason"]):
             name = REASONS[batch["reason"][row] - 1].value
             if not known.bad[name] and not self.here.bad[name]:
-                messages.append(f"bad sample replaced: {batch['bad_sample'][row]} ({name}); further ones are counted"
-                                f"{unpaired(name, str(batch['bad_sample'][row]))}")
+                messages.append(
+                    f"bad sample replaced: {batch['bad_sample'][row]} ({name}); "
+                    "further ones are "
+                    f"counted{unpaired(name, str(batch['bad_sample'][row]))}"
+                )
             self.here.bad[name] += 1
             self.here.last_bad = str(batch["bad_sample"][row])
         if not several_hosts():
@@ -104,8 +128,12 @@ class InputCounts(Hook):
         self.here.truncated += len(rows)
         if not first or not len(rows):
             return []
-        return [f"caption cut to the {batch['text'].shape[-1]} tokens of model.text.length: {batch['key'][rows[0]]}; further ones "
-                "are counted"]
+        key = batch["key"][rows[0]]
+        length = batch["text"].shape[-1]
+        return [
+            f"caption cut to the {length} tokens of model.text.length: {key}; further ones "
+            "are counted"
+        ]
 
     def _dropped(self, batch: dict[str, np.ndarray], first: bool) -> list[str]:
         """Counts captions without room in packed rows; a line about the first one.
@@ -116,8 +144,11 @@ class InputCounts(Hook):
         self.here.dropped += len(rows)
         if not first or not len(rows):
             return []
-        return [f"caption left out, the data.text.packing_rows of its window are full: {batch['key'][rows[0]]}; further ones are "
-                "counted"]
+        key = batch["key"][rows[0]]
+        return [
+            f"caption left out, the data.text.packing_rows of its window are full: {key}; "
+            "further ones are counted"
+        ]
 
     def gather(self) -> None:
         """Adds up the counts of all processes, each of which must call it.
@@ -139,17 +170,26 @@ class InputCounts(Hook):
         """
         bad = self.total.bad.total()
         if bad > self.max_bad_fraction * max(self.total.examples, grace):
-            raise DataError(f"{bad} of {self.total.examples} examples were bad ({self.reasons()}), more than "
-                            f"data.max_bad_fraction={self.max_bad_fraction}; the last is {self.total.last_bad}"
-                            f"{unpaired(self.total.bad.most_common(1)[0][0], self.total.last_bad)}")
+            advice = unpaired(self.total.bad.most_common(1)[0][0], self.total.last_bad)
+            raise DataError(
+                f"{bad} of {self.total.examples} examples were bad ({self.reasons()}), more than "
+                f"data.max_bad_fraction={self.max_bad_fraction}; the last is "
+                f"{self.total.last_bad}{advice}"
+            )
 
     def reasons(self) -> str:
         """`damaged_image 3, empty_caption 1`."""
-        return ", ".join(f"{name} {count}" for name, count in sorted(self.total.bad.items())) or "none"
+        return (
+            ", ".join(f"{name} {count}" for name, count in sorted(self.total.bad.items())) or "none"
+        )
 
     def summary(self) -> str:
         """The totals in one line, or "" where there is nothing to report."""
-        said = [f"{self.total.bad.total()} bad samples replaced ({self.reasons()})"] if self.total.bad else []
+        said = (
+            [f"{self.total.bad.total()} bad samples replaced ({self.reasons()})"]
+            if self.total.bad
+            else []
+        )
         said += [f"{self.total.truncated} captions cut"] if self.total.truncated else []
         said += [f"{self.total.dropped} captions left out"] if self.total.dropped else []
         return f"of {self.total.examples} examples so far: {', '.join(said)}" if said else ""
@@ -162,10 +202,17 @@ class InputCounts(Hook):
     def row(self, lap: dict[str, float]) -> Mapping[str, float]:
         """Totals for metrics.jsonl."""
         total = self.total
-        return {"train/truncated_captions": total.truncated, "train/bad_examples": total.bad.total(),
-                **({"train/dropped_captions": total.dropped} if total.dropped else {}),
-                **{f"train/bad_examples/{name}": count for name, count in sorted(total.bad.items())},
-                **{f"train/examples/{name}": total.parts[name] for name in self.names if len(self.names) > 1}}
+        return {
+            "train/truncated_captions": total.truncated,
+            "train/bad_examples": total.bad.total(),
+            **({"train/dropped_captions": total.dropped} if total.dropped else {}),
+            **{f"train/bad_examples/{name}": count for name, count in sorted(total.bad.items())},
+            **{
+                f"train/examples/{name}": total.parts[name]
+                for name in self.names
+                if len(self.names) > 1
+            },
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Totals for a checkpoint."""

@@ -40,7 +40,8 @@ class NullWriter:
 
 
 class MetricsFile:
-    """`metrics.jsonl`: one JSON object per line with `step` first; every line is flushed when written."""
+    """`metrics.jsonl`: one JSON object per line with `step` first; every line is flushed when
+    written."""
 
     def __init__(self, path: str, keep_up_to: int):
         """Opens the file for appending, cut back to complete rows of steps <= keep_up_to.
@@ -53,8 +54,10 @@ class MetricsFile:
         rows, damaged = parsed_rows(path)
         if damaged:
             shutil.copyfile(path, f"{path}.damaged")
-            warn(f"{path}: {len(damaged)} damaged rows were left out, the first in line {damaged[0]}; the file as it was is "
-                 f"{path}.damaged")
+            warn(
+                f"{path}: {len(damaged)} damaged rows were left out, the first in line "
+                f"{damaged[0]}; the file as it was is {path}.damaged"
+            )
         self.rows = [row for row in rows if row["step"] <= keep_up_to]
         self.rewrite()
 
@@ -63,7 +66,8 @@ class MetricsFile:
         lines = [json.dumps(row) + "\n" for row in self.rows]
         write_atomically(self.path, "".join(lines))
         self.file = open(self.path, "a")  # noqa: SIM115 - open for the whole run
-        self.newest = (sum(map(len, lines[:-1])), self.rows[-1]) if lines else None  # offset and contents of the last row
+        # offset and contents of the last row
+        self.newest = (sum(map(len, lines[:-1])), self.rows[-1]) if lines else None
 
     def amend(self, measured: Mapping[str, Any]) -> None:
         """Adds metrics to the last written row; readers see the old line or the new one.
@@ -110,13 +114,17 @@ class MetricsFile:
 
     def close(self) -> None:
         """Closes the file."""
-        with contextlib.suppress(OSError):  # every row was flushed, except one that could not be written
+        # every row was flushed, except one that could not be written
+        with contextlib.suppress(OSError):
             self.file.close()
 
 
 def finite(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with None in place of non-finite numbers."""
-    return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value
+        for key, value in row.items()
+    }
 
 
 def read_rows(path: str) -> list[dict[str, Any]]:
@@ -125,7 +133,8 @@ def read_rows(path: str) -> list[dict[str, Any]]:
 
 
 def parsed_rows(path: str) -> tuple[list[dict[str, Any]], list[int]]:
-    """The valid rows of a metrics.jsonl in the order of their steps, and the numbers of invalid lines.
+    """The valid rows of a metrics.jsonl in the order of their steps, and the numbers of invalid
+    lines.
 
     An incomplete last line, of a run that was killed while writing it, counts as neither.
     """
@@ -148,7 +157,11 @@ def row_of(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line)
     except (ValueError, RecursionError):  # ValueError also for bytes that are not UTF-8
         return None
-    return row if isinstance(row, dict) and type(row.get("step")) is int and line.endswith(b"\n") else None
+    return (
+        row
+        if isinstance(row, dict) and type(row.get("step")) is int and line.endswith(b"\n")
+        else None
+    )
 
 
 def write_atomically(path: str, text: str) -> None:
@@ -198,10 +211,20 @@ class Progress:
         self.last_print = float("-inf")
         self.terminal = sys.stdout.isatty()
 
-    def update(self, step: int, loss: float, examples_per_second: float, seconds_left: float, utilisation: float | None) -> None:
+    def update(
+        self,
+        step: int,
+        loss: float,
+        examples_per_second: float,
+        seconds_left: float,
+        utilisation: float | None,
+    ) -> None:
         """Shows the line of a step."""
-        line = (f"step {step}/{self.total_steps}  loss {loss:.4f}  {examples_per_second:.0f} examples/s  "
-                f"utilisation {percent(utilisation)}  {format_seconds(seconds_left)} left")
+        line = (
+            f"step {step}/{self.total_steps}  loss {loss:.4f}  {examples_per_second:.0f} "
+            f"examples/s  utilisation {percent(utilisation)}  {format_seconds(seconds_left)} "
+            "left"
+        )
         now = time.monotonic()
         if self.terminal:
             live_line(line)

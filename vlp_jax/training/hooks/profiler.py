@@ -1,4 +1,5 @@
-"""Profiles of a few updates for TensorBoard: `--config.profile.start=100 --config.profile.steps=5`."""
+"""Profiles of a few updates for TensorBoard: `--config.profile.start=100
+--config.profile.steps=5`."""
 
 import dataclasses
 import os
@@ -19,7 +20,8 @@ class ProfileConfig(Section):
 
 
 class ProfilerWindow(Hook):
-    """Records updates `start` to `start + steps - 1` into DIR/profile; every process records itself.
+    """Records updates `start` to `start + steps - 1` into DIR/profile; every process records
+    itself.
 
     A run resumed within the window records the rest of it.
     """

@@ -38,5 +38,8 @@ class Throughput(Hook):
         if self.chip is not None:
             row[UTILISATION] = self.flops / lap["step_seconds"] / (self.devices * self.chip.flops)
         memory = self.device.memory_stats() or {}
-        return row | {f"train/device_memory_{name}": memory[key] for name, key in
-                      (("bytes", "bytes_in_use"), ("peak_bytes", "peak_bytes_in_use")) if key in memory}
+        return row | {
+            f"train/device_memory_{name}": memory[key]
+            for name, key in (("bytes", "bytes_in_use"), ("peak_bytes", "peak_bytes_in_use"))
+            if key in memory
+        }

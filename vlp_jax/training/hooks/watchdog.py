@@ -28,8 +28,9 @@ class WatchdogConfig(Section):
     The stack of every thread is then written to the terminal and the workdir.
     """
 
-    # Limit for one step with its data and checkpoint (the first one with compilation), for one batch of an evaluation, or for the
-    # start with the restoration of a checkpoint; None: no watchdog.
+    # Limit for one step with its data and checkpoint (the first one with compilation), for one
+    # batch of an evaluation, or for the start with the restoration of a checkpoint; None: no
+    # watchdog.
     seconds: float | None = between(1800.0, 0.1)
     exit: bool = False  # exit then with status 75, for a launcher that restarts the run
 
@@ -58,7 +59,9 @@ class Watchdog(Hook):
             self.thread.start()
         return self
 
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.over.set()
         if self.thread.is_alive():
             self.thread.join()
@@ -90,7 +93,10 @@ class Watchdog(Hook):
         It is written to stderr first, as the disk may be what hangs.
         """
         path = os.path.join(self.workdir, f"hang_step_{self.step + 1}_host_{self.host}.txt")
-        hang = f"{self.awaited} on host {self.host} has taken more than {self.config.seconds:g} s (watchdog.seconds)"
+        hang = (
+            f"{self.awaited} on host {self.host} has taken more than {self.config.seconds:g} s "
+            "(watchdog.seconds)"
+        )
         line = f"{hang}; the stack of every thread follows, and is in {path}"
         print(line, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=2)

@@ -1,1 +1,2 @@
-"""Kinds of optimizers: each with its settings, and the Optax transformations that turn gradients into directions."""
+"""Kinds of optimizers: each with its settings, and the Optax transformations that turn gradients
+into directions."""

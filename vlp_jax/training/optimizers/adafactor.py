@@ -21,25 +21,30 @@ from vlp_jax.sharding.linear_maps import own_axes, sides
 from vlp_jax.sharding.parameter_sharding import Axes
 from vlp_jax.training.optimizers.base import OptimizerConfig, axes_at, is_masked
 
-SMALLEST = 128  # least length of the shorter side of a matrix whose moments are factored, as in Optax
+# least length of the shorter side of a matrix whose moments are factored, as in Optax
+SMALLEST = 128
 EPSILON = 1e-30  # added to squared gradients
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdafactorConfig(OptimizerConfig):
-    """Adafactor without its relative step size: factored second moments, clipped updates, momentum b1.
+    """Adafactor without its relative step size: factored second moments, clipped updates, momentum
+    b1.
 
-    The second moments decay by 1 - t^-0.8, at most b2 (Shazeer and Stern 2018; momentum and b2 as in
-    Zhai et al. 2022, section 3.4).
+    The second moments decay by 1 - t^-0.8, at most b2 (Shazeer and Stern 2018; momentum and b2 as
+    in Zhai et al. 2022, section 3.4).
     """
 
     b1: float = between(0.9, 0.0, 0.999999)
     b2: float = between(0.98, 0.0, 0.999999)
 
     def moments(self, axes: Mapping[str, Axes]) -> list[optax.GradientTransformation]:
-        """Factored second moments, clipping of each parameter's update, and momentum where b1 is not 0."""
+        """Factored second moments, clipping of each parameter's update, and momentum where b1 is
+        not 0."""
         momentum = [optax.ema(self.b1, debias=False)] if self.b1 else []
-        factored = scale_by_factored_moments(axes, lambda step: jnp.minimum(1.0 - (step + 1.0)**-0.8, self.b2))
+        factored = scale_by_factored_moments(
+            axes, lambda step: jnp.minimum(1.0 - (step + 1.0) ** -0.8, self.b2)
+        )
         return [factored, clip_by_parameter_rms(axes, 1.0), *momentum]
 
 
@@ -60,7 +65,9 @@ class FactoredState(NamedTuple):
     whole: Any
 
 
-def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Array], jax.Array]) -> optax.GradientTransformation:
+def scale_by_factored_moments(
+    axes: Mapping[str, Axes], decay: Callable[[jax.Array], jax.Array]
+) -> optax.GradientTransformation:
     """Divides gradients by the root of their second moments (Shazeer and Stern 2018, algorithm 4).
 
     The moments of a large matrix are kept as an outer product.
@@ -69,6 +76,7 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
       axes: {path: logical axes} of the parameters; those of absent parameters are unnamed.
       decay: decay of the moments as a function of the number of updates made.
     """
+
     def factors(path: tuple, leaf: jax.Array) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
         return factored_axes(leaf.shape, axes_at(axes, path, leaf))
 
@@ -78,10 +86,16 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
         found, nothing = factors(path, leaf), jnp.zeros((1,), leaf.dtype)
         if found is None:
             return nothing, nothing, jnp.zeros_like(leaf)
-        return *(jnp.zeros_like(leaf, shape=_without(leaf.shape, mean_over)) for mean_over in reversed(found)), nothing
+        return *(
+            jnp.zeros_like(leaf, shape=_without(leaf.shape, mean_over))
+            for mean_over in reversed(found)
+        ), nothing
 
     def init(params):
-        return FactoredState(jnp.zeros((), jnp.int32), *_unzip(jax.tree_util.tree_map_with_path(start, params, is_leaf=is_masked)))
+        return FactoredState(
+            jnp.zeros((), jnp.int32),
+            *_unzip(jax.tree_util.tree_map_with_path(start, params, is_leaf=is_masked)),
+        )
 
     def update(updates, state, params=None):
         gradients, rate = updates, decay(state.count)
@@ -97,19 +111,28 @@ def scale_by_factored_moments(axes: Mapping[str, Axes], decay: Callable[[jax.Arr
                 whole = moved(whole, square)
                 return gradient * jax.lax.rsqrt(whole), rows, columns, whole
             short, long = found
-            rows, columns = moved(rows, square.mean(axis=long)), moved(columns, square.mean(axis=short))
+            rows, columns = (
+                moved(rows, square.mean(axis=long)),
+                moved(columns, square.mean(axis=short)),
+            )
             by_row, by_column = jnp.expand_dims(rows, long), jnp.expand_dims(columns, short)
-            scale = jax.lax.rsqrt(by_row / by_row.mean(axis=short, keepdims=True)) * jax.lax.rsqrt(by_column)
+            scale = jax.lax.rsqrt(by_row / by_row.mean(axis=short, keepdims=True)) * jax.lax.rsqrt(
+                by_column
+            )
             return gradient * scale, rows, columns, whole
 
-        found = jax.tree_util.tree_map_with_path(scaled, gradients, state.rows, state.columns, state.whole, is_leaf=is_masked)
+        found = jax.tree_util.tree_map_with_path(
+            scaled, gradients, state.rows, state.columns, state.whole, is_leaf=is_masked
+        )
         updates, *moments = _unzip(found)
         return updates, FactoredState(jnp.asarray(optax.safe_increment(state.count)), *moments)
 
     return optax.GradientTransformation(init, update)
 
 
-def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.GradientTransformation:
+def clip_by_parameter_rms(
+    axes: Mapping[str, Axes], threshold: float
+) -> optax.GradientTransformation:
     """Divides each update by its root mean square over `threshold`, where that is more than 1.
 
     See Shazeer and Stern 2018, section 6. Each layer of a stack is clipped by itself.
@@ -118,16 +141,23 @@ def clip_by_parameter_rms(axes: Mapping[str, Axes], threshold: float) -> optax.G
       axes: as in `scale_by_factored_moments`.
       threshold: largest root mean square of an update.
     """
+
     def clip(path, update):
         if is_masked(update):
             return update
         own = own_axes(axes_at(axes, path, update))
-        return update / jnp.maximum(1.0, jnp.sqrt(jnp.square(update).mean(axis=own, keepdims=True)) / threshold)
+        return update / jnp.maximum(
+            1.0, jnp.sqrt(jnp.square(update).mean(axis=own, keepdims=True)) / threshold
+        )
 
-    return optax.stateless(lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates, is_leaf=is_masked))
+    return optax.stateless(
+        lambda updates, _: jax.tree_util.tree_map_with_path(clip, updates, is_leaf=is_masked)
+    )
 
 
-def factored_axes(shape: tuple[int, ...], axes: Axes) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+def factored_axes(
+    shape: tuple[int, ...], axes: Axes
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
     """The two longest sides of a parameter, the shorter one first, each as the axes that it spans.
 
     Returns: None where the second longest side has fewer than SMALLEST elements.

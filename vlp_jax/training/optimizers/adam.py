@@ -1,4 +1,5 @@
-"""Adam (Kingma and Ba 2015), with and without decoupled weight decay (Loshchilov and Hutter 2019)."""
+"""Adam (Kingma and Ba 2015), with and without decoupled weight decay (Loshchilov and Hutter
+2019)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -31,4 +32,7 @@ class AdamConfig(AdamWConfig):
         """Also a message about weight decay, which is for kind 'adamw'."""
         yield from super().problems(where)
         if self.weight_decay:
-            yield f"{where}.weight_decay: must be 0 with kind='adam'; with weight decay use kind='adamw'"
+            yield (
+                f"{where}.weight_decay: must be 0 with kind='adam'; with weight decay use "
+                "kind='adamw'"
+            )

@@ -19,31 +19,39 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class OptimizerConfig(Component):
-    """An Optax chain: clipping, moments, weight decay, learning rate. Rules are (regex, value) pairs.
+    """An Optax chain: clipping, moments, weight decay, learning rate.
+
+    Rules are (regex, value) pairs.
 
     A regex is searched in the parameter's path (`model/image/blocks_0/mlp/in/kernel`). The first
     rule that matches applies, and a rule that matches no parameter is an error.
     """
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "adamw": "vlp_jax.training.optimizers.adam:AdamWConfig",
-        "adam": "vlp_jax.training.optimizers.adam:AdamConfig",
-        "sgd": "vlp_jax.training.optimizers.sgd:SgdConfig",
-        "adafactor": "vlp_jax.training.optimizers.adafactor:AdafactorConfig",
-        "lion": "vlp_jax.training.optimizers.lion:LionConfig",
-        "muon": "vlp_jax.training.optimizers.muon:MuonConfig",
-    }, default="adamw")
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "adamw": "vlp_jax.training.optimizers.adam:AdamWConfig",
+            "adam": "vlp_jax.training.optimizers.adam:AdamConfig",
+            "sgd": "vlp_jax.training.optimizers.sgd:SgdConfig",
+            "adafactor": "vlp_jax.training.optimizers.adafactor:AdafactorConfig",
+            "lion": "vlp_jax.training.optimizers.lion:LionConfig",
+            "muon": "vlp_jax.training.optimizers.muon:MuonConfig",
+        },
+        default="adamw",
+    )
 
     learning_rate: float = between(1e-3, 0.0)
     weight_decay: float = between(0.0, 0.0)
-    # The factor of weight decay. learning_rate: as in PyTorch's AdamW, an update subtracts weight_decay * learning_rate of each
-    # parameter. schedule: its multiple from 0 to 1 alone, as in big_vision; its 1e-4 equals AdamW's 0.1 at a learning rate of 1e-3.
+    # The factor of weight decay. learning_rate: as in PyTorch's AdamW, an update subtracts
+    # weight_decay * learning_rate of each parameter. schedule: its multiple from 0 to 1 alone, as
+    # in big_vision; its 1e-4 equals AdamW's 0.1 at a learning rate of 1e-3.
     decay_coupling: Literal["learning_rate", "schedule"] = "learning_rate"
-    # Multiples of weight_decay. The default matches every path that ends so: biases, the scales of norms, `layer_scale` of residual
-    # branches, and the biases of relative positions and of vocabularies. Kernels, embeddings, positions and temperatures decay.
+    # Multiples of weight_decay. The default matches every path that ends so: biases, the scales of
+    # norms, `layer_scale` of residual branches, and the biases of relative positions and of
+    # vocabularies. Kernels, embeddings, positions and temperatures decay.
     decay_multipliers: tuple[tuple[str, float], ...] = ((r"(bias|scale)$", 0.0),)
     lr_multipliers: tuple[tuple[str, float], ...] = ()  # multiples of learning_rate
-    frozen: tuple[str, ...] = ()  # regexes of constant parameters; a fully frozen BatchNorm keeps its statistics
+    # regexes of constant parameters; a fully frozen BatchNorm keeps its statistics
+    frozen: tuple[str, ...] = ()
     clip_norm: float | None = positive(None)  # of the global gradient norm
     schedule: ScheduleConfig = component(ScheduleConfig)
 

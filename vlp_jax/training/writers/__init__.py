@@ -1,1 +1,2 @@
-"""Writers of a run's metrics next to metrics.jsonl: TensorBoard, Weights & Biases, MLflow, or a class of the user's."""
+"""Writers of a run's metrics next to metrics.jsonl: TensorBoard, Weights & Biases, MLflow, or a
+class of the user's."""

@@ -56,11 +56,13 @@ class MetricWriter:
 class WriterConfig(Component):
     """A writer of metrics in addition to metrics.jsonl, which is always written."""
 
-    kinds: ClassVar[Kinds] = Kinds({
-        "tensorboard": "vlp_jax.training.writers.tensorboard:TensorBoardConfig",
-        "wandb": "vlp_jax.training.writers.weights_and_biases:WandbConfig",
-        "mlflow": "vlp_jax.training.writers.mlflow_tracking:MlflowConfig",
-    })
+    kinds: ClassVar[Kinds] = Kinds(
+        {
+            "tensorboard": "vlp_jax.training.writers.tensorboard:TensorBoardConfig",
+            "wandb": "vlp_jax.training.writers.weights_and_biases:WandbConfig",
+            "mlflow": "vlp_jax.training.writers.mlflow_tracking:MlflowConfig",
+        }
+    )
 
     def open(self, run: RunFacts) -> MetricWriter:
         """The writer of a run, on the primary process."""
@@ -77,7 +79,8 @@ class WriterConfig(Component):
 
 
 class Forgiving(MetricWriter):
-    """A writer whose errors do not end the run: the first one is reported, and later rows are still tried.
+    """A writer whose errors do not end the run: the first one is reported, and later rows are still
+    tried.
 
     Args:
       writer: the writer, of a service that may be out of reach.
@@ -107,7 +110,10 @@ class Forgiving(MetricWriter):
             raise
         except Exception as error:  # of a service; the rows are in metrics.jsonl
             if not self.failed:
-                warn(f"writers.{self.name}: {type(error).__name__}: {error}; metrics.jsonl has all rows")
+                warn(
+                    f"writers.{self.name}: {type(error).__name__}: {error}; metrics.jsonl has "
+                    "all rows"
+                )
             self.failed = True
 
 
@@ -123,11 +129,14 @@ def open_writer(spec: WriterConfig, run: RunFacts) -> MetricWriter:
     try:
         return Forgiving(spec.open(run), run.name)
     except Exception as error:  # of a service or of the user's own code
-        if isinstance(error, OSError) and error.errno in REFUSALS:  # of the workdir, with a message of its own
+        # of the workdir, with a message of its own
+        if isinstance(error, OSError) and error.errno in REFUSALS:
             raise
         problem = f"writers.{run.name}: cannot be opened: {type(error).__name__}: {error}"
         if not run.resumed_step:
-            raise ConfigError(f"{problem}; leave it out with --config.writers.{run.name}=none") from error
+            raise ConfigError(
+                f"{problem}; leave it out with --config.writers.{run.name}=none"
+            ) from error
         warn(f"{problem}; metrics.jsonl has all rows")
         return MetricWriter()
 
@@ -138,13 +147,20 @@ def need_package(where: str, package: str, extra: str) -> None:
     Raises:
       ConfigError: it is not.
     """
-    if package in sys.modules and sys.modules[package] is None or importlib.util.find_spec(package) is None:
-        raise ConfigError(f"{where}: needs the package {package}: pip install 'vlp_jax[{extra}]', or leave the writer out "
-                          f"(--config.{where}=none)")
+    if (
+        package in sys.modules
+        and sys.modules[package] is None
+        or importlib.util.find_spec(package) is None
+    ):
+        raise ConfigError(
+            f"{where}: needs the package {package}: pip install 'vlp_jax[{extra}]', "
+            f"or leave the writer out (--config.{where}=none)"
+        )
 
 
 def kept_identifier(run: RunFacts, service: str, create: Callable[[], str]) -> str:
-    """An identifier of the run at a service, kept in the workdir so that a resumed run continues it.
+    """An identifier of the run at a service, kept in the workdir so that a resumed run continues
+    it.
 
     Args:
       run: the run.
@@ -162,4 +178,6 @@ def kept_identifier(run: RunFacts, service: str, create: Callable[[], str]) -> s
 
 def numbers(row: Row) -> dict[str, float]:
     """The metrics of a row that are numbers, without its step."""
-    return {key: value for key, value in row.items() if key != "step" and isinstance(value, int | float)}
+    return {
+        key: value for key, value in row.items() if key != "step" and isinstance(value, int | float)
+    }

@@ -24,7 +24,8 @@ LONGEST = 500  # characters of a parameter's value
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MlflowConfig(WriterConfig):
-    """A run of MLflow, with the config as parameters and all metrics; a resumed run continues it."""
+    """A run of MLflow, with the config as parameters and all metrics; a resumed run continues
+    it."""
 
     tracking_uri: str | None = None  # of the server; None: a database file in DIR/mlflow
     experiment: str = "vlp_jax"
@@ -41,7 +42,8 @@ class MlflowConfig(WriterConfig):
         """
         from mlflow import MlflowClient
 
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # a server that is out of reach must not hold up a run
+        # a server that is out of reach must not hold up a run
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
         folder = os.path.abspath(os.path.join(run.workdir, "mlflow"))
         if self.tracking_uri is None:
@@ -52,14 +54,22 @@ class MlflowConfig(WriterConfig):
     def created(self, client: Any, run: RunFacts) -> str:
         """The identifier of a new run, whose parameters are the config's keys."""
         experiment = client.get_experiment_by_name(self.experiment)
-        folder = None if self.tracking_uri else os.path.abspath(os.path.join(run.workdir, "mlflow/artifacts"))
-        number = client.create_experiment(self.experiment, folder) if experiment is None else experiment.experiment_id
+        folder = (
+            None
+            if self.tracking_uri
+            else os.path.abspath(os.path.join(run.workdir, "mlflow/artifacts"))
+        )
+        number = (
+            client.create_experiment(self.experiment, folder)
+            if experiment is None
+            else experiment.experiment_id
+        )
         identifier = client.create_run(number, run_name=self.title).info.run_id
         from mlflow.entities import Param
 
         params = [Param(key, str(value)[:LONGEST]) for key, value in flatten(run.config).items()]
         for first in range(0, len(params), MOST):
-            client.log_batch(identifier, params=params[first:first + MOST])
+            client.log_batch(identifier, params=params[first : first + MOST])
         return identifier
 
 
@@ -70,12 +80,18 @@ class Mlflow(MetricWriter):
         self.client, self.identifier = client, identifier
 
     def write(self, row: Row) -> None:
-        """Adds the finite metrics of a step. `@` is no character of MLflow's names: `recall@1` is written `recall-1`."""
+        """Adds the finite metrics of a step.
+
+        `@` is no character of MLflow's names: `recall@1` is written `recall-1`.
+        """
         from mlflow.entities import Metric
 
         now = int(1000 * time.time())
-        metrics = [Metric(key.replace("@", "-"), float(value), now, row["step"]) for key, value in numbers(row).items()
-                   if math.isfinite(value)]
+        metrics = [
+            Metric(key.replace("@", "-"), float(value), now, row["step"])
+            for key, value in numbers(row).items()
+            if math.isfinite(value)
+        ]
         self.client.log_batch(self.identifier, metrics=metrics)
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:

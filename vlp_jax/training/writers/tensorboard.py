@@ -25,8 +25,12 @@ class TensorBoard(MetricWriter):
     """Scalars and texts as TensorBoard events; rows after a resumed step replace older ones."""
 
     def __init__(self, folder: str, resumed_step: int):
-        self.writer = summary_writer()(folder, purge_step=resumed_step + 1 if resumed_step else None,
-                                       filename_suffix=f".{resumed_step}")  # the name itself has whole seconds only
+        self.writer = summary_writer()(
+            folder,
+            purge_step=resumed_step + 1 if resumed_step else None,
+            # the name itself has whole seconds only
+            filename_suffix=f".{resumed_step}",
+        )
 
     def write(self, row: Row) -> None:
         """Adds a row.
@@ -38,7 +42,9 @@ class TensorBoard(MetricWriter):
             for name, value in numbers(row).items():
                 self.writer.add_scalar(name, value, row["step"])
         except OSError as error:
-            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
+            raise CheckpointError(
+                f"{self.writer.logdir}: cannot be written: {error.strerror}"
+            ) from error
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Adds texts with their lines as written.
@@ -48,13 +54,18 @@ class TensorBoard(MetricWriter):
         """
         try:
             for name, text in texts.items():
-                self.writer.add_text(name, "".join(f"    {line}\n" for line in text.splitlines()), step)
+                self.writer.add_text(
+                    name, "".join(f"    {line}\n" for line in text.splitlines()), step
+                )
         except OSError as error:
-            raise CheckpointError(f"{self.writer.logdir}: cannot be written: {error.strerror}") from error
+            raise CheckpointError(
+                f"{self.writer.logdir}: cannot be written: {error.strerror}"
+            ) from error
 
     def close(self) -> None:
         """Closes the event file."""
-        with contextlib.suppress(OSError):  # a full disk raises its own error; metrics.jsonl has the numbers too
+        # a full disk raises its own error; metrics.jsonl has the numbers too
+        with contextlib.suppress(OSError):
             self.writer.close()
 
 

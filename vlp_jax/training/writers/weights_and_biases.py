@@ -1,4 +1,5 @@
-"""Weights & Biases: a run of the service, or with mode="offline" a folder that `wandb sync` uploads."""
+"""Weights & Biases: a run of the service, or with mode="offline" a folder that `wandb sync`
+uploads."""
 
 import dataclasses
 import math
@@ -39,9 +40,19 @@ class WandbConfig(WriterConfig):
         """
         import wandb
 
-        opened = wandb.init(project=self.project, entity=self.entity, name=self.title, group=self.group, tags=self.tags,
-                            mode=self.mode, dir=run.workdir, config=run.config, resume="allow",
-                            id=kept_identifier(run, "wandb", lambda: uuid.uuid4().hex), settings=wandb.Settings(silent=True))
+        opened = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            name=self.title,
+            group=self.group,
+            tags=self.tags,
+            mode=self.mode,
+            dir=run.workdir,
+            config=run.config,
+            resume="allow",
+            id=kept_identifier(run, "wandb", lambda: uuid.uuid4().hex),
+            settings=wandb.Settings(silent=True),
+        )
         return Wandb(opened)
 
 
@@ -57,7 +68,10 @@ class Wandb(MetricWriter):
 
     def write(self, row: Row) -> None:
         """Adds the finite metrics of a step."""
-        self.run.log({key: value for key, value in numbers(row).items() if math.isfinite(value)}, step=row["step"])
+        self.run.log(
+            {key: value for key, value in numbers(row).items() if math.isfinite(value)},
+            step=row["step"],
+        )
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Adds texts as preformatted HTML."""
@@ -65,7 +79,10 @@ class Wandb(MetricWriter):
 
         import wandb
 
-        self.run.log({name: wandb.Html(f"<pre>{html.escape(text)}</pre>") for name, text in texts.items()}, step=step)
+        self.run.log(
+            {name: wandb.Html(f"<pre>{html.escape(text)}</pre>") for name, text in texts.items()},
+            step=step,
+        )
 
     def close(self) -> None:
         """Waits until all metrics are written."""
