@@ -71,7 +71,7 @@ def decoders(files: list[bytes]) -> dict[str, Function]:
         "Pillow, draft of half the sides": lambda i: pillow(i, draft=True),
         BARE: lambda i: simplejpeg.decode_jpeg(files[i]),
         "simplejpeg, half the sides": simplejpeg_half,
-        ("simplejpeg, chroma not interpolated"): lambda i: simplejpeg.decode_jpeg(
+        "simplejpeg, chroma not interpolated": lambda i: simplejpeg.decode_jpeg(
             files[i], fastupsample=True
         ),
         "OpenCV, whole": opencv,
@@ -201,7 +201,7 @@ def main() -> None:
     )
     for (group, name), milliseconds in result.items():
         sound = (
-            (f"{quality[group, name]:6.1f} dB")
+            f"{quality[group, name]:6.1f} dB"
             if name != "Pillow bicubic" and (group, name) in quality
             else ""
         )

@@ -97,8 +97,7 @@ def jsonl_set(folder, samples):
     (folder / "one.jpg").write_bytes(jpeg())
     with open(folder / "all.jsonl", "w") as file:
         file.writelines(
-            (f'{{"image": "one.jpg", "caption": "picture {number}"}}\n')
-            for number in range(samples)
+            f'{{"image": "one.jpg", "caption": "picture {number}"}}\n' for number in range(samples)
         )
     return f"jsonl:{folder}/all.jsonl"
 

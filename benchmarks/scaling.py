@@ -139,9 +139,7 @@ def costs(results):
                 f"{hours:,.0f} | {hours * cost['chips']:,.0f} |"
             )
     return (
-        "\n".join(lines)
-        if len(lines) > 2
-        else ("Not computed yet: `python benchmarks/scaling.py`.")
+        "\n".join(lines) if len(lines) > 2 else "Not computed yet: `python benchmarks/scaling.py`."
     )
 
 
@@ -196,7 +194,7 @@ def render(results):
         ("gpu/", "GPUs", "row"),
     ]
     text = "\n\n".join(
-        (f"### {title}\n\n{table(results, prefix, heading)}")
+        f"### {title}\n\n{table(results, prefix, heading)}"
         for prefix, title, heading in sections
         if any(name.startswith(prefix) for name in results)
     )

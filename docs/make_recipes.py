@@ -29,7 +29,7 @@ LEFT_OUT = {
     "clip_emoji": "ours",
     "clip_emoji_resnet": "ours",
     "siglip_emoji": "ours",
-    "staged": ("ours, of four objectives of others"),
+    "staged": "ours, of four objectives of others",
     "vit_gpt2": (
         "put together here; transformers' VisionEncoderDecoderModel has no training code of authors"
     ),

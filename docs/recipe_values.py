@@ -63,14 +63,13 @@ def decay(config: Experiment, found: dict[str, float], relative: float) -> str:
     for kind in (kind for kind in KINDS if kind in shares):
         for share, parts in shares[kind].items():
             of = (
-                (f" of {' and '.join(part for part in PARTS if part in parts)}")
+                f" of {' and '.join(part for part in PARTS if part in parts)}"
                 if len(shares[kind]) > 1
                 else ""
             )
             groups.setdefault(share, []).append(kind + of)
     return "; ".join(
-        (f"{share}: {', '.join(groups[share])}")
-        for share in sorted(groups, key=float, reverse=True)
+        f"{share}: {', '.join(groups[share])}" for share in sorted(groups, key=float, reverse=True)
     )
 
 
@@ -172,7 +171,7 @@ def temperature(config: Experiment) -> str:
                     f"{1 / low:.3g}"
                 )
             bias = (
-                (f" and bias {objective.initial_bias:g}")
+                f" and bias {objective.initial_bias:g}"
                 if hasattr(objective, "initial_bias")
                 else ""
             )
@@ -207,7 +206,7 @@ def dropout(config: Experiment) -> str:
         )
         unused = isinstance(section, VggConfig) and section.pooling != "hidden"
         found = [
-            (f"{name} {getattr(section, key):g}")
+            f"{name} {getattr(section, key):g}"
             for key, name in names.items()
             if getattr(section, key, 0) and not unused
         ]
@@ -226,7 +225,7 @@ def masking(config: Experiment) -> str:
         if isinstance(objective, MaskedTextConfig):
             what = "words, whole" if objective.whole_words else "tokens"
             found[
-                (f"{100 * objective.rate:g}% of {what}")
+                f"{100 * objective.rate:g}% of {what}"
                 + ("" if objective.keep_last else ", the end token among them")
             ] = None
         if hasattr(objective, "image_rate"):
@@ -248,15 +247,15 @@ def wrong_pairs(config: Experiment) -> str:
             scale = (
                 "the learned scale"
                 if objective.negative_scale is None
-                else (f"scale {objective.negative_scale:.3g}")
+                else f"scale {objective.negative_scale:.3g}"
             )
             floor = (
-                (f", probabilities + {number(objective.negative_floor)}")
+                f", probabilities + {number(objective.negative_floor)}"
                 if objective.negative_floor
                 else ""
             )
             drawn = (
-                (f"by similarity at {scale}{floor}")
+                f"by similarity at {scale}{floor}"
                 if objective.negatives == "similar"
                 else "uniformly"
             )
@@ -268,7 +267,7 @@ def wrong_pairs(config: Experiment) -> str:
             share = (
                 "each pair, and"
                 if objective.negative_rate is None
-                else (f"{100 * objective.negative_rate:g}% of pairs")
+                else f"{100 * objective.negative_rate:g}% of pairs"
             )
             return f"{share} with {which}, drawn {drawn}"
     return NONE
@@ -278,7 +277,7 @@ def augmentation(config: Experiment) -> str:
     """Random changes to a training image, its views, and how it is resized."""
     images, views = config.data.images, config.data.view_augmentation
     sizes = {
-        "shortest_side_crop": ("shorter side resized, centre crop"),
+        "shortest_side_crop": "shorter side resized, centre crop",
         "squash": "both sides resized",
         "letterbox": "padded",
     }
@@ -320,7 +319,7 @@ def initialisation(config: Experiment, present: set[str]) -> str:
         shared = getattr(section, "kind", None) == "in_text_tower"
         if isinstance(section, StackConfig) and part in present and not shared:
             words = (
-                (f", words {section.word_std:.3g}, positions {section.position_std:.3g}")
+                f", words {section.word_std:.3g}, positions {section.position_std:.3g}"
                 if part == "text"
                 else ""
             )

@@ -191,7 +191,7 @@ def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     source, stack = (
         f"jsonl:{tmp_path}/x.jsonl",
-        ("'preset': 'Ti', 'width': 32, 'depth': 1, 'heads': 2, 'mlp_dim': 64"),
+        "'preset': 'Ti', 'width': 32, 'depth': 1, 'heads': 2, 'mlp_dim': 64",
     )
     flags = tiny(
         f"data.train.source={source}",
@@ -224,7 +224,7 @@ def test_answers_are_learned_and_written_and_ranked_alike_in_training_and_after_
     text = (tmp_path / "run/answers/held_out-000120.txt").read_text()
     assert (
         text.startswith("1. what colour is it?\n   written: ")
-        and ("2. is it a picture?\n   written: yes\n   true: yes\n") in text
+        and "2. is it a picture?\n   written: yes\n   true: yes\n" in text
     )
     for more in ([], ["--num-beams=4", "--length-penalty=0.5", "--early-stopping=never"]):
         capsys.readouterr()
@@ -304,7 +304,7 @@ def test_tars_of_classes_and_tables_with_a_row_for_each_caption_are_trained_on_a
         "a photo of a {c}.\na bad photo of a {c}.\n"
     )
     rows = "".join(
-        (f"s{number}.jpg,caption {way} of {number}\n") for way in range(3) for number in range(6)
+        f"s{number}.jpg,caption {way} of {number}\n" for way in range(3) for number in range(6)
     )
     (tmp_path / "test/x.csv").write_text(f"image,caption\n{rows}")
     classes, table = f"webdataset:{tmp_path}/test/0.tar", f"csv:{tmp_path}/test/x.csv"

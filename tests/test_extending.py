@@ -89,7 +89,7 @@ def test_it_is_evaluated_from_the_command_line(project):
         refused.stderr
     )
     assert all(
-        ("if you trust it, import my_project.") in line for line in refused.stderr.splitlines()
+        "if you trust it, import my_project." in line for line in refused.stderr.splitlines()
     )
     result = call(project, "-m", "vlp_jax.evaluate", *flags, f"--components={','.join(MODULES)}")
     assert '"text_to_image_recall@1"' in result.stdout, result.stderr

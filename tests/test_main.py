@@ -278,7 +278,7 @@ def test_inspect_prints_all_keys_and_names_a_pattern_without_any(capsys):
     text = capsys.readouterr().out
     assert (
         "model.image, kind vgg: " in text
-        and ("objectives.NAME, kind siglip: ") in text
+        and "objectives.NAME, kind siglip: " in text
         and "the config itself: " in text
     )
     with pytest.raises(ConfigError, match="--keys: no key matches 'learning_rat_'"):

@@ -26,7 +26,7 @@ def test_the_document_is_what_the_script_writes(tables, monkeypatch):
 
 def test_each_difference_from_the_authors_code_is_in_the_recipe_s_docstring(tables):
     missing = [
-        (f"{name}: {row.name}: {row.ours!r}, there {row.code!r}: {row.key!r}")
+        f"{name}: {row.name}: {row.ours!r}, there {row.code!r}: {row.key!r}"
         for facts, name, rows in tables
         for row in rows
         if row.differs and (not row.key or row.key not in make_recipes.docstrings(facts, name))

@@ -116,7 +116,7 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: Experiment) ->
     mesh = " x ".join(f"{name}={size}" for name, size in cost.mesh.items())
     rows = {
         "topology": f"{cost.topology}, {cost.chips} chips, mesh {mesh}",
-        "batch": (f"{cost.batch_size:,}, {cost.batch_size / cost.chips:g} a chip"),
+        "batch": f"{cost.batch_size:,}, {cost.batch_size / cost.chips:g} a chip",
         "rematerialisation": cost.rematerialisation,
         "parameters": f"{cost.parameters:,}",
     }
@@ -155,7 +155,7 @@ def cost_text(cost: "CostEstimate", topology: "Topology", config: Experiment) ->
         }
     speed = cost.batch_size / cost.floor_seconds
     rows |= {
-        "floor of a step": (f"{milliseconds(cost.floor_seconds)}, {speed:,.0f} examples/s at most"),
+        "floor of a step": f"{milliseconds(cost.floor_seconds)}, {speed:,.0f} examples/s at most",
         "peaks from": chip.source,
     }
     rows |= {

@@ -24,7 +24,7 @@ FOR_GOOD, PASSING = 2, 75
 
 # {error of the operating system: remedy}. Any other OSError may be a bug, and keeps its traceback.
 REFUSALS = {
-    errno.EACCES: ("give this user the permission"),
+    errno.EACCES: "give this user the permission",
     errno.EPERM: "give this user the permission",
     errno.EROFS: "choose another place",
     errno.ENOTDIR: "choose another place",
@@ -32,9 +32,9 @@ REFUSALS = {
     errno.ENAMETOOLONG: "choose a shorter name",
     errno.ELOOP: "correct the links",
     errno.ENOSPC: "free some space",
-    errno.EDQUOT: ("free some space, or ask for more"),
+    errno.EDQUOT: "free some space, or ask for more",
     errno.EFBIG: "a higher ulimit -f",
-    errno.EMFILE: ("fewer data.workers, or a higher ulimit -n"),
+    errno.EMFILE: "fewer data.workers, or a higher ulimit -n",
     errno.ENFILE: "close other programs",
     errno.ENOMEM: "free some memory",
     errno.EIO: "the device fails: see the system's log",

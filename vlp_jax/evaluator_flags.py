@@ -160,13 +160,13 @@ def problems_of(
         return (
             names[key]
             if key in settings
-            else (f"{key} of the task {task.kind!r} in the checkpoint's config")
+            else f"{key} of the task {task.kind!r} in the checkpoint's config"
         )
 
     problems = Problems(task.untrained(names["tasks"], config))
     problems += task.problems(name, config)
     problems += [
-        (f"{names[key]}: has no effect {reason}")
+        f"{names[key]}: has no effect {reason}"
         for key, reason in task.ignored(config).items()
         if key in settings
     ]

@@ -118,7 +118,7 @@ def final_table(outcome: "Outcome", workdir: str) -> str:
 
     rows = {
         "workdir": workdir,
-        "steps": (f"{outcome.step} of {outcome.steps}"),
+        "steps": f"{outcome.step} of {outcome.steps}",
         "parameters": f"{outcome.parameters:,}",
         "parameter fingerprint": outcome.parameter_fingerprint,
         "wall seconds": f"{outcome.wall_seconds:.1f} ({format_seconds(outcome.wall_seconds)})",

@@ -252,7 +252,7 @@ def test_a_target_that_no_training_sample_has_is_named_and_of_many_samples_only_
     )
     targets, message = (
         find_targets({"x": spec}, []),
-        (f"{what} in the field 'u' of data.targets.x.field; fields: v, w"),
+        f"{what} in the field 'u' of data.targets.x.field; fields: v, w",
     )
     check_given(targets, [Source([{"v": "a"}, None, {"u": told}])])
     with pytest.raises(DataError, match=f"made-up: no sample has {message}"):

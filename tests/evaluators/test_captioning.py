@@ -80,7 +80,7 @@ def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_
     )
     written = CAPTIONS[num_beams - 1 :]
     assert results["captions"] == "".join(
-        (f"{i + 1}. {written[i]}\n   true: {CAPTIONS[i]}\n") for i in range(5)
+        f"{i + 1}. {written[i]}\n   true: {CAPTIONS[i]}\n" for i in range(5)
     )
 
 

@@ -138,7 +138,7 @@ def main() -> None:
     path = pathlib.Path(__file__).with_name("clip_tokens.json")
     path.write_text(
         "{\n"
-        + ",\n".join((f"{json.dumps(key)}: {json.dumps(value)}") for key, value in golden.items())
+        + ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in golden.items())
         + "\n}\n"
     )
 

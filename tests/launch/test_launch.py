@@ -167,7 +167,7 @@ def test_tpu_vm_runs_again_until_the_run_has_ended_and_its_flags_arrive_whole(
     run, worker, tmp_path
 ):
     folder = worker(
-        NOTE + ("case $count in 1) exit 143;; 2) exit 75;; 3) kill -ABRT $$;; *) exit 0; esac")
+        NOTE + "case $count in 1) exit 143;; 2) exit 75;; 3) kill -ABRT $$;; *) exit 0; esac"
     )
     (folder / "run.log").write_text("of the run before\n")
     assert run("tpu_vm.sh", "run", "mine", "--", *FLAGS, gcloud=GCLOUD).returncode == 0
@@ -264,7 +264,7 @@ def test_a_worker_gets_python_and_its_bucket_with_renames_allowed(
     note = 'echo "$(basename "$0") $*" >> "$HERE/done"; '
     commands = {
         "uv": note + made,
-        "python3.11": (f'{note}[ "$1" = -m ] && {{ {made}; }}; exit {0 if has_python else 1}'),
+        "python3.11": f'{note}[ "$1" = -m ] && {{ {made}; }}; exit {0 if has_python else 1}',
         "curl": note + "echo key",
         "lsb_release": "echo jammy",
         "apt-get": note,

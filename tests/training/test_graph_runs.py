@@ -84,7 +84,7 @@ def test_a_run_learns_from_boxes_and_parses_and_both_doors_measure_the_same(
 ):
     tree = to_tree(config_of(source))
     lines = (
-        ("from ml_collections import ConfigDict"),
+        "from ml_collections import ConfigDict",
         "def get_config():",
         f"    return ConfigDict({tree!r})",
         "",

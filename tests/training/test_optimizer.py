@@ -342,7 +342,7 @@ MATRICES = {
     "embed heads head_dim": ((4, 2, 3), (4, 6)),
     "heads head_dim embed": ((2, 3, 4), (6, 4)),
     "mlp embed": ((6, 4), (6, 4)),
-    ("kernel_height kernel_width channels embed"): ((3, 3, 2, 4), (18, 4)),
+    "kernel_height kernel_width channels embed": ((3, 3, 2, 4), (18, 4)),
     "layers embed mlp": ((5, 4, 6), None),
     "layers heads head_dim embed": ((5, 2, 3, 4), (5, 6, 4)),
     "patch embed mlp": ((2, 3, 4), (6, 4)),

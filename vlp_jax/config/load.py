@@ -249,7 +249,7 @@ def config_file(path: str) -> str:
     advice = (
         f"did you mean {close[0]!r}?"
         if close
-        else (f"give a file's path, or a name: {', '.join(known)}")
+        else f"give a file's path, or a name: {', '.join(known)}"
     )
     raise ConfigError(f"--config: no such file: {path} ({advice})")
 

@@ -37,7 +37,7 @@ class Kinds(Mapping[str, type]):
     def choices(self) -> str:
         """What a config may give as kind, for messages."""
         return (
-            (f"one of {', '.join(self.places)}")
+            f"one of {', '.join(self.places)}"
             if self.places
             else "a class of your own, module:Class"
         )

@@ -292,7 +292,7 @@ def suggestion(path: str, siblings: list[str], schema: type, tree: Mapping, rest
     return (
         f"(did you mean {meant!r}?)"
         if meant
-        else (f"(there are: {', '.join(siblings)})")
+        else f"(there are: {', '.join(siblings)})"
         if siblings
         else ""
     )

@@ -240,7 +240,7 @@ def check_captions(values: Sequence[tuple[str, Any]], key: str) -> dict[str, str
             key,
             "its caption is empty"
             if empty
-            else (f"has no {' or '.join(field for field, _ in values)}"),
+            else f"has no {' or '.join(field for field, _ in values)}",
         )
     return captions
 

@@ -77,7 +77,7 @@ def answers(write: Write, data: "EvaluationSet", head: SupervisedHead) -> dict[s
     scores = vqa_accuracies([canonicalize(said, changes) for said in found], data, head)
     shown = zip(asked[:SHOWN], found, truth, strict=False)
     lines = [
-        (f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}")
+        f"{number + 1}. {' '.join(text.split())}\n   written: {said}\n   true: {true}"
         for (number, text), said, true in shown
     ]
     return {

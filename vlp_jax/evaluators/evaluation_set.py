@@ -206,9 +206,9 @@ class EvaluationSet:
         metadata = self.metadata[number]
         there = field in metadata or pick(metadata, field) is not None
         return (
-            (f"which holds {pick(metadata, field)!r}")
+            f"which holds {pick(metadata, field)!r}"
             if there
-            else (f"there are: {', '.join(sorted(metadata)) or 'none'}")
+            else f"there are: {', '.join(sorted(metadata)) or 'none'}"
         )
 
 

@@ -247,7 +247,7 @@ def templates_of(where: str, templates: Sequence[str]) -> tuple[str, ...]:
         sets = (
             ""
             if path or "{" in template
-            else (f"; it is no file, and no set of this package ({', '.join(TEMPLATES)})")
+            else f"; it is no file, and no set of this package ({', '.join(TEMPLATES)})"
         )
         check_templates(where, lines, sets)
         found += lines

@@ -309,7 +309,7 @@ def check_collections(config: "Experiment", collections: dict) -> None:
         advice = (
             "a model without it"
             if collection != "batch_stats"
-            else ("a model without it, or freeze it by optimizer.frozen")
+            else "a model without it, or freeze it by optimizer.frozen"
         )
         if collection in OF_THE_BATCH:
             advice = f"{owner.replace('_', '.', 1)}.{OF_THE_BATCH[collection]}='batch'"

@@ -109,7 +109,7 @@ def step_of(key: str, folder: str, spec: PretrainedConfig) -> int:
     except CheckpointError as error:
         elsewhere = spec.stage is None
         advice = (
-            ("give the folder of a run that has saved")
+            "give the folder of a run that has saved"
             if elsewhere
             else f"train the stage {spec.stage!r} before this one"
         )
@@ -251,7 +251,7 @@ def grouped(paths: Sequence[str]) -> str:
         for group, found in groups.items()
     ]
     return ", ".join(said[:GROUPS]) + (
-        (f" and {len(said) - GROUPS} more") if len(said) > GROUPS else ""
+        f" and {len(said) - GROUPS} more" if len(said) > GROUPS else ""
     )
 
 
@@ -331,7 +331,7 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
             for path in origin.collections
         }
         new = (
-            (f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}")
+            f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}"
             if origin.left
             else ""
         )

@@ -336,7 +336,7 @@ class Trainer:
             if finish:
                 self.checkpoints.finish()
         detail(
-            (f"saved the checkpoint of step {self.step}")
+            f"saved the checkpoint of step {self.step}"
             if finish
             else f"saving the checkpoint of step {self.step}"
         )
@@ -416,7 +416,7 @@ def check_same_input(stored: Any, here: dict[str, Any], where: str) -> None:
     if not changed:
         return
     said = [
-        (f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}")
+        f"{key} was {stored.get(key, 'absent')}, is {here.get(key, 'absent')}"
         if key in ("seed", "data.batch_size")
         else f"the samples of {key} or their number in an epoch are others"
         for key in changed

@@ -233,7 +233,7 @@ REFUSED = {
         encode(Image.fromarray(np.full((8, 8), np.nan, np.float32)), "TIFF"),
         "floating point between",
     ),
-    ("16-bit RGB, one colour transparent"): (
+    "16-bit RGB, one colour transparent": (
         png(16, 2, [bytes.fromhex("123456789abc123456789abd")], bytes.fromhex("123456789abc")),
         "16-bit RGB with one transparent colour",
     ),
@@ -354,9 +354,9 @@ FOREIGN = {
     "DDS": encode(Image.new("RGB", (4, 4)), "DDS"),
     "SGI": encode(Image.new("RGB", (4, 4)), "SGI"),
     "WMF": b"\xd7\xcd\xc6\x9a\x00\x00" + bytes(60),
-    "SVG": (b'<svg xmlns="http://www.w3.org/2000/svg"/>'),
+    "SVG": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
     "HEIC": b"\0\0\0\x18ftypheic" + bytes(40),
-    "a web page": (b"<!DOCTYPE html><html>404</html>"),
+    "a web page": b"<!DOCTYPE html><html>404</html>",
     "empty": b"",
 }
 

@@ -124,8 +124,7 @@ def test_the_fields_of_captions_survive_prepare(kind, tmp_path):
 
 def test_a_set_with_captions_of_one_unnamed_field_stores_no_names(tmp_path):
     write_tar(
-        tmp_path / "x.tar",
-        [{"json": (b'{"caption": ["a cat", "a dog"], "caption_fields": "mine"}')}],
+        tmp_path / "x.tar", [{"json": b'{"caption": ["a cat", "a dog"], "caption_fields": "mine"}'}]
     )
     prepare.main([f"--source=webdataset:{tmp_path}/x.tar", f"--output={tmp_path}/out"])
     sample = open_source(f"arrayrecord:{tmp_path}/out/train")[0]

@@ -224,7 +224,7 @@ def damaged_tars(folder):
     yield (
         "damaged header",
         whole[:2048] + b"\x01" + whole[2049:],
-        ("header at byte 2048 of 10240 is damaged"),
+        "header at byte 2048 of 10240 is damaged",
     )
     yield "not a tar", b"hello" * 1000, "not a tar file"
     yield "empty", b"", "not a tar file (0 bytes are less than a header)"

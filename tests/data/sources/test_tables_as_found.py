@@ -77,7 +77,7 @@ def test_tabs_without_quoting_are_read_as_arrow_reads_them_and_no_row_is_lost(fo
     assert (
         report == ""
         if report == ""
-        else report.count("\n") == 1 and ("has no quoted fields, as its line") in report
+        else report.count("\n") == 1 and "has no quoted fields, as its line" in report
     )
     assert captions(f"csv:{folder}/x.tsv?quotes=none") == [(text,) for text in expected]
     assert capsys.readouterr().err == ""
@@ -443,7 +443,7 @@ def test_a_url_as_an_image_is_answered_with_what_to_do_and_one_of_a_file_here_is
     reason, message = reason_of(source)
     assert (
         reason == Reason.FORBIDDEN_PATH
-        and ("is the URL 'https://example.com/0.png'") in message
+        and "is the URL 'https://example.com/0.png'" in message
         and "download" in message
     )
     assert source[1].image == png(0)

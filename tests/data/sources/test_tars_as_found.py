@@ -247,7 +247,7 @@ def test_what_is_left_out_is_one_line_in_every_door(tmp_path, capsys):
     report = capsys.readouterr().err
     assert (
         report.count("\n") == 1
-        and ("5 members are part of no sample: 2 hidden files, 1 .mp4") in report
+        and "5 members are part of no sample: 2 hidden files, 1 .mp4" in report
     )
     (tmp_path / "c/cat").mkdir(parents=True)
     for name in ("a.png", "b.txt", ".c.png", "d"):
@@ -261,7 +261,7 @@ def test_what_is_left_out_is_one_line_in_every_door(tmp_path, capsys):
     prepare.main([f"--source=webdataset:{tmp_path}/x.tar", f"--output={tmp_path}/out"])
     assert (
         "train: 2 samples" in (said := capsys.readouterr()).out
-        and ("part of no sample: 2 hidden files, 1 .mp4") in said.out
+        and "part of no sample: 2 hidden files, 1 .mp4" in said.out
     )
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert manifest["splits"]["train"]["left_out"] == source.left_out

@@ -402,7 +402,7 @@ def offline(name, local_files_only=False, **options):
     raise OSError(
         "not cached"
         if local_files_only
-        else ("Name or service not known\nPlease check your connection.")
+        else "Name or service not known\nPlease check your connection."
     )
 
 

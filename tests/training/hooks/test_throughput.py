@@ -278,6 +278,6 @@ def test_many_changes_are_said_in_short():
     )
     assert (
         difference(before, after)
-        == "; ".join((f"batch/{name} was int32[4], is int32[5]") for name in "abc") + "; and 2 more"
+        == "; ".join(f"batch/{name} was int32[4], is int32[5]" for name in "abc") + "; and 2 more"
     )
     assert difference(before, before) == "no shape has changed"

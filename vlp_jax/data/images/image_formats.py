@@ -55,7 +55,7 @@ def refusal(data: bytes) -> str:
             "Pillow does not read"
         )
     return (
-        (f"is {found}, which is not read; expected {NAMES}")
+        f"is {found}, which is not read; expected {NAMES}"
         if found
         else f"is of no known format; expected {NAMES}"
     )

@@ -49,7 +49,7 @@ def transformed(
         shape, pixels = pixels.shape, transform.apply(pixels, rng)
         if not isinstance(pixels, np.ndarray) or pixels.shape != shape or pixels.dtype != np.uint8:
             found = (
-                (f"{pixels.dtype} {pixels.shape}")
+                f"{pixels.dtype} {pixels.shape}"
                 if isinstance(pixels, np.ndarray)
                 else type(pixels).__name__
             )

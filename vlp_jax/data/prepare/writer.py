@@ -84,7 +84,7 @@ def write_dataset(
     for what, given in (("data set", name), *(("split", split) for split in splits)):
         if not re.fullmatch(r"[A-Za-z_]\w*", given, re.ASCII):
             raise ConfigError(
-                (f"{what} name {given!r}: use letters, digits and _, beginning with a letter")
+                f"{what} name {given!r}: use letters, digits and _, beginning with a letter"
                 + ("; give it by --name=NAME" if what == "data set" else "")
             )
     if output.exists():
@@ -94,7 +94,7 @@ def write_dataset(
             return _write(splits, name, options, unfinished, progress)
     except OSError as error:
         kept = (
-            ("; whole shards are kept, run the same command again to resume")
+            "; whole shards are kept, run the same command again to resume"
             if unfinished_folder(output, name).is_dir()
             else ""
         )

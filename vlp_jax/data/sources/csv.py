@@ -209,7 +209,7 @@ class CsvSource(TextRows):
         if unquoted:
             (path, line), more = (
                 unquoted[0],
-                (f" (nor do {len(unquoted) - 1} more files)") if len(unquoted) > 1 else "",
+                f" (nor do {len(unquoted) - 1} more files)" if len(unquoted) > 1 else "",
             )
             notice(
                 f"data note: {path} has no quoted fields, as its line {line} shows{more}: its "

@@ -223,9 +223,7 @@ class ParquetSource:
             ):
                 kind = schema.field(caption).type
                 inside = (
-                    (f"; a dot reaches into it: ?caption={caption}.NAME")
-                    if has_fields(kind)
-                    else ""
+                    f"; a dot reaches into it: ?caption={caption}.NAME" if has_fields(kind) else ""
                 )
                 raise DataError(
                     f"{place}: column {caption!r} is {kind}; expected text or lists of it{inside}"

@@ -46,7 +46,7 @@ def split_options(rest: str, kind: str, names: Sequence[str]) -> tuple[str, Opti
         if name not in names:
             nearest = difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0]
             query = (
-                (f"; if it belongs to the URL, begin the options with #: {pattern}?...#")
+                f"; if it belongs to the URL, begin the options with #: {pattern}?...#"
                 if "://" in pattern
                 else ""
             )

@@ -129,7 +129,7 @@ class TarMembers:
                 raise CutOffError(end) from error
             except ValueError as error:
                 what = (
-                    (f"the header at byte {place} of {end} is damaged")
+                    f"the header at byte {place} of {end} is damaged"
                     if place
                     else "is not a tar file"
                 )

@@ -110,7 +110,7 @@ class TarSamples:
         place = WIDTH * row + 2 * role
         if self.members[place]:
             choose = (
-                ("; ?image=ENDING chooses the image, as ?image=jpg does") if role == IMAGE else ""
+                "; ?image=ENDING chooses the image, as ?image=jpg does" if role == IMAGE else ""
             )
             raise DataError(
                 f"{self.path}: {name}: sample {key!r} has two members of this kind; "

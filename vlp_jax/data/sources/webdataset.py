@@ -219,7 +219,7 @@ class WebDatasetSource:
         if apart:
             path, more = (
                 apart[0][0],
-                (f" (and in {len(apart) - 1} more tars)") if len(apart) > 1 else "",
+                f" (and in {len(apart) - 1} more tars)" if len(apart) > 1 else "",
             )
             command = sorting_command(path)
             notice(

@@ -66,7 +66,7 @@ class RecurrentDecoderConfig(DecoderConfig):
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
         """`attention_width`, where there is no attention."""
         unused = (
-            {"attention_width": ("with image='state': it is for 'attention'")}
+            {"attention_width": "with image='state': it is for 'attention'"}
             if self.image == "state"
             else {}
         )

@@ -67,7 +67,7 @@ class TextTowerConfig(Tower):
         unused = (
             {}
             if self.word_vectors is not None
-            else {"word_overlap": (f"without {self.section}.word_vectors")}
+            else {"word_overlap": f"without {self.section}.word_vectors"}
         )
         return {**super().ignored(experiment), **unused}
 

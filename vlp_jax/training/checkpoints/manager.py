@@ -256,7 +256,7 @@ class Checkpoints:
             self.manager.wait_until_finished()
         steps = finished_steps(self.folder)
         return (
-            (f"the last good checkpoint is {os.path.join(self.folder, str(steps[-1]))}")
+            f"the last good checkpoint is {os.path.join(self.folder, str(steps[-1]))}"
             if steps
             else "no checkpoint was written"
         )
@@ -348,7 +348,7 @@ class Checkpoints:
         who = f"missing: {', '.join(map(str, missing))}; " if missing else ""
         steps = finished_steps(self.folder)
         last = (
-            (f"the last good checkpoint is {self.folder}/{steps[-1]}")
+            f"the last good checkpoint is {self.folder}/{steps[-1]}"
             if steps
             else "there is no other checkpoint"
         )

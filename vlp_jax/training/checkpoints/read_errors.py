@@ -173,7 +173,7 @@ def words_of(error: BaseException) -> str:
     return (
         line
         if isinstance(error, (ValueError, OSError))
-        else (f"not what was written ({type(error).__name__}: {line})")
+        else f"not what was written ({type(error).__name__}: {line})"
     )
 
 

@@ -45,7 +45,7 @@ class CheckpointConfig(Section):
         return (
             {}
             if self.keep_best
-            else {"best_metric": ("with checkpoint.keep_best=0; set how many of the best to keep")}
+            else {"best_metric": "with checkpoint.keep_best=0; set how many of the best to keep"}
         )
 
 

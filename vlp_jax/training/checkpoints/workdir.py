@@ -122,7 +122,7 @@ def changed_keys(
     `ignored`."""
     absent = object()
     return [
-        (f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}")
+        f"{key}: {old.get(key, '(absent)')!r} -> {new.get(key, '(absent)')!r}"
         for key in sorted(old.keys() | new.keys())
         if old.get(key, absent) != new.get(key, absent)
         and not any(fnmatch.fnmatch(key, pattern) for pattern in ignored)

@@ -241,7 +241,7 @@ def nearest_fix(config: "Experiment", topology: Topology, cost: CostEstimate) ->
     if policy and state < cost.chip_memory_bytes:
         of_image = policy if policy in image.policies else "full"
         of_text = (
-            (f" --config.model.text.rematerialisation={policy}") if policy in text.policies else ""
+            f" --config.model.text.rematerialisation={policy}" if policy in text.policies else ""
         )
         return f"--config.model.image.rematerialisation={of_image}{of_text}"
     room = (cost.chip_memory_bytes - state) / max(cost.memory_bytes - state, 1)

@@ -101,7 +101,7 @@ def shapes_of(tree: Any) -> dict[str, str]:
 def difference(before: dict[str, str], after: dict[str, str], most: int = 3) -> str:
     """The first few arrays whose shapes differ, in words."""
     changed = [
-        (f"{name} was {before.get(name, 'absent')}, is {after.get(name, 'absent')}")
+        f"{name} was {before.get(name, 'absent')}, is {after.get(name, 'absent')}"
         for name in sorted(before | after)
         if before.get(name) != after.get(name)
     ]

@@ -61,7 +61,7 @@ class DataWait(Hook):
         """
         busy, cores = (
             self.busy() if busy is None else busy,
-            (f"{self.cores} core{'s' * (self.cores > 1)}"),
+            f"{self.cores} core{'s' * (self.cores > 1)}",
         )
         idle = f"{max(0.0, 1 - busy):.0%}"
         if self.workers > self.cores:
