@@ -25,7 +25,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"vlp-jax-{name} = vlp_jax.commands:{name}"
-            for name in ("train", "evaluate", "prepare", "inspect", "compile")
+            for name in ("train", "evaluate", "prepare", "inspect", "compile", "convert")
         ]
     },
     install_requires=[

@@ -2,9 +2,9 @@
 
 Images and tokens are random.
 
-python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20]
-[--config.data.batch_size=512 ...] python benchmarks/accelerator_step.py --open-clip=ViT-B-16
-[--batch=512] [--compiled] [--steps=20]
+python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20] \
+    [--config.data.batch_size=512 ...]
+python benchmarks/accelerator_step.py --open-clip=ViT-B-16 [--batch=512] [--compiled] [--steps=20]
 
 The second form uses OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its
 `--precision amp_bf16`) and fused AdamW, on one GPU. Both time whole blocks of steps and wait for

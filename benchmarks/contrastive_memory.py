@@ -1,8 +1,8 @@
 """Memory of the contrastive losses alone, from the TPU compiler: only its library is needed, no
 TPU.
 
-pip install "jax[tpu]"; python benchmarks/contrastive_memory.py [--shapes=4x8,8x8,8x16,16x16]
-[--rows=256] [--width=512]
+pip install "jax[tpu]"; python benchmarks/contrastive_memory.py [--shapes=4x8,8x8,8x16,16x16] \
+    [--rows=256] [--width=512]
 
 Compiles value and gradients (with respect to embeddings, scale and bias) for v5e slices of growing
 size with the same number of examples per chip, and prints the temporaries per chip, in bytes. For

@@ -2,9 +2,10 @@
 
 Both read the same WebDataset tars and return batches of the same size.
 
-python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvision open_clip_torch
-"webdataset<=0.2.86" pandas python benchmarks/input_pipeline.py --photographs=DIR
---open-clip-python=/tmp/open_clip/bin/python [--workers=1,2]
+python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch torchvision open_clip_torch \
+    "webdataset<=0.2.86" pandas
+python benchmarks/input_pipeline.py --photographs=DIR --open-clip-python=/tmp/open_clip/bin/python \
+    [--workers=1,2]
 
 DIR holds JPEG files, such as `benchmarks/photographs.py` writes. The `webdataset` library writes
 them into tars, each with a caption. Both sides read these tars, decode, crop a random part of

@@ -1,7 +1,7 @@
 """Time and memory to index and open a set of ten million samples, each in a fresh process.
 
-python benchmarks/large_set.py [--samples=10000000] [--kinds=webdataset,arrayrecord,jsonl]
-[--folder=DIR]
+python benchmarks/large_set.py [--samples=10000000] [--kinds=webdataset,arrayrecord,jsonl] \
+    [--folder=DIR]
 
 The sets are written to DIR (default: a temporary folder; about 2 GB). They are simulated: the 1,000
 tars are links to one of 10,000 samples, the 4,000 shards links to one of 2,500 records, and the

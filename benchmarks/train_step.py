@@ -2,9 +2,10 @@
 
 The model is ViT-B/32 with CLIP's 12 x 512 text tower, in float32 with AdamW.
 
-python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch==2.14.1 torchvision==0.29.1
-open_clip_torch python benchmarks/train_step.py --open-clip-python=/tmp/open_clip/bin/python
-[--rounds=5] [--steps=2] [--batch=16]
+python -m venv /tmp/open_clip && /tmp/open_clip/bin/pip install torch==2.14.1 torchvision==0.29.1 \
+    open_clip_torch
+python benchmarks/train_step.py --open-clip-python=/tmp/open_clip/bin/python [--rounds=5] \
+    [--steps=2] [--batch=16]
 
 Each framework runs in a process of its own and does a block of steps on request. The blocks
 alternate and never overlap, so that other load on the machine affects both. The first step of a

@@ -2,8 +2,8 @@
 
 The accuracy is printed overall and by type of question.
 
-python benchmarks/vqa_fusions.py DIR [--fusions=cross_attention,concatenation,gated,graph]
-[--config.KEY=VALUE ...]
+python benchmarks/vqa_fusions.py DIR [--fusions=cross_attention,concatenation,gated,graph] \
+    [--config.KEY=VALUE ...]
 
 Trains configs/vqa_fusion.py:small once with each fusion, in DIR/FUSION (a finished run is only
 read). Prints a table that also has the accuracy of always giving the best answer, overall and for

@@ -28,8 +28,8 @@ Differences:
   once per epoch).
 - Captions are truncated to 25 tokens only (released code: first to 30 words).
 
-python -m vlp_jax.main --config=configs/albef.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/albef.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` draws negatives at the
 initial temperature. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 8 CPU-minutes; contrastive loss

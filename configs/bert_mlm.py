@@ -12,8 +12,8 @@ Differences:
 - Initial values have a normal distribution (released code: truncated at two standard deviations).
 - Adam's moments have bias correction (released code: none).
 
-python -m vlp_jax.main --config=configs/bert_mlm.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/bert_mlm.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` has not been run to its
 end yet.

@@ -22,8 +22,8 @@ Differences (all else, and all other differences, as in albef.py):
 - The encoders start from scratch (released code: from DeiT and BERT).
 - The captioner and filter of web texts (section 3.3) are left out.
 
-python -m vlp_jax.main --config=configs/blip.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/blip.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` draws negatives at the
 initial temperature. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 6 CPU-minutes; contrastive loss

@@ -5,8 +5,8 @@ et al. (Model-g-14_Data-2B_Samples-13B_lr-5e-4_bs-64k). What this name leaves op
 
 See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
-python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/clip_g14.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """

@@ -2,8 +2,8 @@
 
 See `clip` in vlp_jax/config/recipes.py for shared settings and differences from OpenCLIP.
 
-python -m vlp_jax.main --config=configs/clip_l14.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/clip_l14.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """

@@ -14,8 +14,8 @@ Differences:
 The code was not released. Chosen by us: which parameters decay, and whether the decay is multiplied
 by the learning rate; crops; initial values; the bounds of the scale.
 
-python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/coca_b16.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-28: 5 minutes, 5 CPU-minutes. Losses: contrastive 1.64 (a guess among 64: 4.16), captioning

@@ -25,8 +25,8 @@ Differences:
 - Pairs that share a caption or an image are positives (released code: only the pair itself).
 - The text length is 77, as in the released processor.
 
-python -m vlp_jax.main --config=configs/flava.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/flava.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 7 CPU-minutes; means of the last ten rows: contrast 2.09 (a guess among 64: 4.16),

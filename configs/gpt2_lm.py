@@ -15,8 +15,8 @@ Packing: windows of 224 captions share 4 rows, which captions of 18 tokens fill.
 need smaller windows: `train/dropped_captions` counts those left out, and `train/captioning/filled`
 is the filled part of the rows. The images of the pairs are read and not used.
 
-python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/gpt2_lm.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 """
 
 from vlp_jax.config import base, variant_of

@@ -20,8 +20,8 @@ Differences from GSMN:
 Where the metadata hold boxes and parses, `data.boxes`, `data.dependencies` and `model.fusion` use
 them (docs/data.md, "Regions and parses").
 
-python -m vlp_jax.main --config=configs/graph_fusion_match.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/graph_fusion_match.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 8 CPU-minutes; matching 0.32, the mean of the last ten rows (a constant answer: 0.69).

@@ -15,8 +15,8 @@ Differences from the tutorial:
   Their penalty on positions that are never attended to is left out.
 - Captions consist of GPT-2's tokens.
 
-python -m vlp_jax.main --config=configs/inception_gru_caption.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/inception_gru_caption.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. We have not trained the full recipe
 to the end. `:small`, 2 cores of an AMD EPYC, 2026-11-28: 10 CPU-minutes while other work ran;

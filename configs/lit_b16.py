@@ -17,8 +17,8 @@ Differences from big_vision:
 See `siglip` in vlp_jax/config/recipes.py for shared settings and more differences from
 big_vision.
 
-python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 The tokenizer is downloaded once from the Hugging Face hub; without a network:
 --config.data.text.tokenizer=FOLDER.

@@ -15,8 +15,8 @@ Differences from the released code:
 `mae/target_variance`, next to `mae/loss`, is the loss of predicting the mean of each patch.
 Captions are read and not used.
 
-python -m vlp_jax.main --config=configs/mae_b16.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/mae_b16.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:smoke` shrinks it for a CPU and the embedded data. We have not trained it to the end.
 """

@@ -17,8 +17,8 @@ Differences:
 - Pairs with another image are drawn one by one (released code: exactly half of a batch).
 - Towers as wide as the fusion enter it directly (released code: through a linear map).
 
-python -m vlp_jax.main --config=configs/meter.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/meter.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 10 CPU-minutes; matching 0.45, the mean of the last ten rows (a constant answer: 0.64),

@@ -22,8 +22,8 @@ Differences (released code in parentheses):
 - Adam has bias correction (none).
 - The shorter side is resized to 224 (the code resizes to 256, and crops 224 at the centre).
 
-python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 5 CPU-minutes; matching 0.42, the mean of the last ten rows (a constant answer: 0.69).

@@ -3,8 +3,8 @@
 
 See `siglip` in vlp_jax/config/recipes.py for shared settings and differences from big_vision.
 
-python -m vlp_jax.main --config=configs/siglip_l16.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/siglip_l16.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 The tokenizer is downloaded once from the Hugging Face hub; without a network:
 --config.data.text.tokenizer=FOLDER.

@@ -4,8 +4,8 @@ The sizes of the towers are those of Alabdulmohsin et al. 2023.
 
 See `siglip` in vlp_jax/config/recipes.py for shared settings and differences from big_vision.
 
-python -m vlp_jax.main --config=configs/siglip_so400m14.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/siglip_so400m14.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 The tokenizer is downloaded once from the Hugging Face hub; without a network:
 --config.data.text.tokenizer=FOLDER.

@@ -15,8 +15,8 @@ Differences:
 
 The code was not released. Chosen by us: which parameters decay, and initial values.
 
-python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/simvlm.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 """
 
 from vlp_jax.config import base, variant_of

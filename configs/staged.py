@@ -1,8 +1,8 @@
 """staged: four stages of training (images, texts, pairs, fine-tuning), initialized from earlier
 ones.
 
-python -m vlp_jax.main --config=configs/staged.py --workdir=DIR
-'--config.data.train.source=webdataset:...' \
+python -m vlp_jax.main --config=configs/staged.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...' \
     --config.stages.finetuned.data.train.source=folder:/data/train
     --config.stages.finetuned.evaluators.val.source=folder:/data/val
 

@@ -15,8 +15,8 @@ Differences from neuraltalk2:
 - Gradients are clipped by their norm (there: each element to 0.1).
 - Crops have 90% to 100% of the area (there: 224 x 224 of 256 x 256 pixels).
 
-python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-28: 9 CPU-minutes while other work ran; captioning loss 1.61 per token, the mean of four

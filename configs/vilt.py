@@ -18,8 +18,8 @@ Differences:
 - The alignment of words and patches is left out.
 - The warm-up is the paper's (the code's `step200k` leaves it at 2,500 updates).
 
-python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 10 CPU-minutes; matching 0.48, the mean of the last ten rows (a constant answer: 0.64),

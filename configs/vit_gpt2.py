@@ -6,8 +6,8 @@ transformers' VisionEncoderDecoderModel; both start from scratch here.
 Settings: ViT-B/16 at 224 pixels, and GPT-2 small (12 layers, width 768, 50,257 tokens); AdamW as
 for GPT-3 (Brown et al. 2020, appendix B).
 
-python -m vlp_jax.main --config=configs/vit_gpt2.py --workdir=DIR
-'--config.data.train.source=webdataset:...'
+python -m vlp_jax.main --config=configs/vit_gpt2.py --workdir=DIR \
+    '--config.data.train.source=webdataset:...'
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-28: 5 minutes, 5 CPU-minutes; captioning loss 1.56 per token, 2.47 with smoothed labels

@@ -19,8 +19,8 @@ Differences:
 
 Data: JSON lines with `image`, `question` and `answers`, a list with the answer of every annotator.
 
-python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR
-'--config.data.train.source=jsonl:vqa.jsonl?caption=question'
+python -m vlp_jax.main --config=configs/vqa_fusion.py --workdir=DIR \
+    '--config.data.train.source=jsonl:vqa.jsonl?caption=question'
 
 `:small` and `:smoke` shrink it for a CPU and the questions about the embedded images, which have
 one answer each. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 5 CPU-minutes; 38.8% of val_vendor's

@@ -25,6 +25,7 @@ FLOORS = {
     "objectives": 2,
     "evaluators": 3,
     "training": 4,
+    "weights": 4,
     "experiment": 5,
 }
 DOORS = 6  # every other module at the top of the package

@@ -22,6 +22,7 @@ COMMANDS = {
     "prepare": "prepare",
     "inspect": "inspect",
     "compile": "compile",
+    "convert": "convert",
 }
 
 

@@ -36,6 +36,11 @@ def compile() -> NoReturn:
     _run("compile")
 
 
+def convert() -> NoReturn:
+    """`python -m vlp_jax.convert`."""
+    _run("convert")
+
+
 def _run(name: str) -> NoReturn:
     leave_on_ctrl_c()  # before the module is imported, which takes seconds
     run_entry_point(importlib.import_module(f"vlp_jax.{name}").main)

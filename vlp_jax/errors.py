@@ -10,8 +10,7 @@ Exit statuses of all entry points, which the launchers read:
        processes timed out, the storage did not answer, another run holds the workdir, a hang with
        `watchdog.exit`. The same command resumes from the last checkpoint.
   130  Ctrl-C, with a checkpoint or, before the first update or pressed twice, without. 128 + N
-       after signal N with a
-       checkpoint: 143 for SIGTERM, 129 for SIGHUP.
+       after signal N with a checkpoint: 143 for SIGTERM, 129 for SIGHUP.
   1    a bug, with a traceback. All processes of a run exit with the status of the one that failed
        first.
 """

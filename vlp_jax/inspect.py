@@ -3,11 +3,11 @@ configs.
 
 python -m vlp_jax.inspect --workdir=DIR
   prints the parameter table of a run's checkpoint.
-python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.fsdp=8
-[--devices=64]
+python -m vlp_jax.inspect --sharding --config=configs/clip_b16.py --config.mesh.fsdp=8 \
+    [--devices=64]
   prints each parameter's shape, logical axes, mesh axes and bytes per device, and the total of a
-  device. It reads no data and needs none of the devices; without --devices it takes as few as the
-  mesh allows.
+  device. It reads no data and
+  needs none of the devices; without --devices it takes as few as the mesh allows.
 python -m vlp_jax.inspect --keys ['optimizer.*']
   prints the keys that a config may have, or those that match a pattern or contain a text, with
   type, default, range and meaning.

@@ -28,6 +28,7 @@ from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
 from vlp_jax.training.cost.memory import check_parameters_fit
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import abstract_parameters, fresh_variables
+from vlp_jax.weights.public import is_public, read_public
 
 # Keys of the section `model` that change no output of a trained model.
 TRAINING_ONLY = (
@@ -98,7 +99,8 @@ def load(
     """The model of a workdir, its variables and its preprocessor.
 
     Args:
-      folder: the workdir of the run.
+      folder: the workdir of the run or of a converted model; or a public checkpoint, FORMAT:DIR,
+        such as "huggingface:DIR", "openclip:DIR" or "big_vision:FILE.npz".
       step: step of the checkpoint. Default: the newest.
       ema: True for the EMA parameters, False for those of the last update. Default: the EMA
         parameters where the config keeps them.
@@ -112,6 +114,10 @@ def load(
       CheckpointError: the checkpoint does not exist, has no EMA parameters, or is damaged.
       ConfigError: its config selects a class of a module that is neither imported nor named.
     """
+    if is_public(folder):
+        if step is not None or ema is not None:
+            raise ConfigError(f"{folder}: is a public checkpoint, which has no step and no EMA")
+        return load_public(folder, compute, layout)
     step = find_step(folder, step)
     metadata, config = (
         read_metadata(checkpoint_folder(folder), step),
@@ -123,6 +129,18 @@ def load(
     )
     variables = restore_variables(folder, step, ema, module, config, layout)
     return Model(module, config, preprocessor), variables, preprocessor
+
+
+def load_public(
+    place: str, compute: str, layout: Layout | None
+) -> tuple[Model, dict[str, Any], Preprocessor]:
+    """`load` of a public checkpoint.
+
+    Raises: as `weights.public.read_public`.
+    """
+    public = read_public(place)
+    module, variables = build_module(public.config, compute), public.variables(layout)
+    return Model(module, public.config, public.preprocessor), variables, public.preprocessor
 
 
 def create_model(

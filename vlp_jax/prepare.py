@@ -1,11 +1,14 @@
 """Prepare data: write a source as sharded ArrayRecord, train a vocabulary from its captions, or
 convert caption files.
 
-python -m vlp_jax.prepare '--source=webdataset:/data/{000000..000331}.tar' --output=/data/prepared
---image-size=256 --workers=8 python -m vlp_jax.prepare '--split=train=webdataset:/data/train-*.tar'
-'--split=val=webdataset:/data/val.tar' --output=DIR python -m vlp_jax.prepare
---source=arrayrecord:/data/prepared/train --train-tokenizer=tokenizer.json --vocab-size=4096 python
--m vlp_jax.prepare --convert=dataset_flickr30k.json --split=test --output=flickr30k_test.jsonl
+python -m vlp_jax.prepare '--source=webdataset:/data/{000000..000331}.tar' --output=/data/prepared \
+    --image-size=256 --workers=8
+python -m vlp_jax.prepare '--split=train=webdataset:/data/train-*.tar' \
+    '--split=val=webdataset:/data/val.tar' --output=DIR
+python -m vlp_jax.prepare --source=arrayrecord:/data/prepared/train \
+    --train-tokenizer=tokenizer.json --vocab-size=4096
+python -m vlp_jax.prepare --convert=dataset_flickr30k.json --split=test \
+    --output=flickr30k_test.jsonl
 
 The folder is read back as arrayrecord:DIR/SPLIT, and by
 tfds.builder_from_directory(DIR).as_data_source(SPLIT). The same command after any interruption

@@ -21,20 +21,16 @@ from vlp_jax.reporting import report
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.linear_maps import WORDS
 from vlp_jax.sharding.parameter_sharding import Axes
-from vlp_jax.training.build import Run, build_module, example_batch
-from vlp_jax.training.checkpoints.format import (
-    checkpoint_folder,
-    describe,
-    flat,
-    read_metadata,
-    unflat,
-)
+from vlp_jax.training.build import Run, example_batch
+from vlp_jax.training.checkpoints.format import describe, flat, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.pretrained import PretrainedConfig
 from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
-from vlp_jax.training.restore import find_step, restore_config, restore_variables
+from vlp_jax.training.restore import find_step
 from vlp_jax.training.state import TrainState, parameter_axes, running_statistics
+from vlp_jax.training.weight_source import PublicSource, RunSource, WeightSource
+from vlp_jax.weights.public import is_public
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -49,9 +45,7 @@ class Origin:
 
     Attributes:
       name: name of the entry.
-      folder: workdir of the other run.
-      step: step of its checkpoint.
-      ema: whether to take its EMA parameters; None: where it has them.
+      source: the other model.
       parameters: paths of the parameters that are taken.
       collections: paths of the other variables that are taken (`batch_stats/...`).
       changes: a line for each parameter of another shape there: its path, both shapes, and how it
@@ -59,20 +53,16 @@ class Origin:
       left: paths that the patterns find here and that are absent there.
       unused: paths of the other run that are not taken.
       axes: {path: logical axes} of the parameters here.
-      components: modules that may be imported for classes of the other run's config.
     """
 
     name: str
-    folder: str
-    step: int
-    ema: bool | None
+    source: WeightSource
     parameters: tuple[str, ...]
     collections: tuple[str, ...]
     changes: tuple[str, ...]
     left: tuple[str, ...]
     unused: tuple[str, ...]
     axes: Mapping[str, Axes]
-    components: tuple[str, ...] = ()
 
 
 def find_origins(run: Run, workdir: str) -> list[Origin]:
@@ -94,8 +84,25 @@ def find_origin(name: str, spec: PretrainedConfig, run: Run, workdir: str) -> Or
     visible to all.
     """
     folder, key = folder_of(spec, workdir), f"pretrained.{name}"
+    if is_public(folder):
+        check_keys_of_runs(key, folder, spec)
+        return read_together(key, lambda: origin_at(name, PublicSource(folder), spec, run))
     step = broadcast_from_primary(key, lambda: step_of(key, folder, spec))
-    return read_together(key, lambda: origin_at(name, folder, step, spec, run))
+    return read_together(
+        key,
+        lambda: origin_at(name, RunSource(key, folder, step, spec.ema, spec.components), spec, run),
+    )
+
+
+def check_keys_of_runs(key: str, place: str, spec: PretrainedConfig) -> None:
+    """Checks that no key is set that a public checkpoint does not have.
+
+    Raises:
+      ConfigError: one is.
+    """
+    for name, default in (("step", None), ("ema", None), ("components", ())):
+        if getattr(spec, name) != default:
+            raise ConfigError(f"{key}.{name}: is for runs, and {place} is a public checkpoint")
 
 
 def step_of(key: str, folder: str, spec: PretrainedConfig) -> int:
@@ -116,23 +123,17 @@ def step_of(key: str, folder: str, spec: PretrainedConfig) -> int:
         raise ConfigError(f"{key}: {error.args[0]}; {advice}") from error
 
 
-def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Run) -> Origin:
-    """What an entry takes from the checkpoint of this step.
+def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run) -> Origin:
+    """What an entry takes from another model.
 
     Raises: as `find_origins`.
     """
-    key = f"pretrained.{name}"
-    metadata = read_metadata(checkpoint_folder(folder), step)
-    if spec.ema and "ema" not in metadata["fingerprints"]:
-        raise ConfigError(
-            f"{key}.ema: {folder} keeps no EMA of its parameters; set it to None or False"
-        )
-    restore_config(folder, step, allowed=spec.components)  # before any file is written
+    key, folder = f"pretrained.{name}", source.folder
     here = describe(run.shapes.params)
-    there = shapes_as_here(metadata["parameters"], here)
+    there = shapes_as_here(dict(source.parameters), here)
     patterns = spec.parameters or (
         MODEL,
-        *objectives_that_continue(here, there, metadata["config"], run.config),
+        *objectives_that_continue(here, there, source.config, run.config),
     )
     for pattern in patterns:
         match_rules(f"{key}.parameters", [(pattern, 1.0)], run.shapes.params, default=0.0)
@@ -156,8 +157,8 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
         for path, shape in taken.items()
         if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape
     ]
-    check_words(key, folder, of_words, metadata["preprocessor"], run.preprocessor)
-    kept, known = describe(run.shapes.collections), metadata.get("collections", {})
+    check_words(key, of_words, source, run.preprocessor)
+    kept, known = describe(run.shapes.collections), source.collections
     beside = [
         path
         for path, shape in kept.items()
@@ -167,19 +168,7 @@ def origin_at(name: str, folder: str, step: int, spec: PretrainedConfig, run: Ru
     ]
     left = tuple(path for path in wanted if path not in there)
     unused = tuple(path for path in there if path not in taken)
-    return Origin(
-        name,
-        folder,
-        step,
-        spec.ema,
-        tuple(taken),
-        tuple(beside),
-        changes,
-        left,
-        unused,
-        axes,
-        spec.components,
-    )
+    return Origin(name, source, tuple(taken), tuple(beside), changes, left, unused, axes)
 
 
 def objectives_that_continue(
@@ -287,20 +276,21 @@ def changed(key: str, folder: str, path: str, there: list[int], here: list[int],
 
 
 def check_words(
-    key: str, folder: str, of_words: Sequence[str], stored: dict, preprocessor: Preprocessor
+    key: str, of_words: Sequence[str], source: WeightSource, preprocessor: Preprocessor
 ) -> None:
-    """Checks that parameters with an axis of the vocabulary come from a run with the same
-    tokenizer.
+    """Checks that parameters with an axis of the vocabulary come from a model with the same
+    tokenizer. One without a tokenizer is not checked.
 
     Raises:
-      ConfigError: the other run has another tokenizer.
+      ConfigError: the other model has another tokenizer.
     """
-    if of_words and stored["tokenizer"] != preprocessor.tokenizer.definition:
+    if not of_words or source.tokenizer is None:
+        return
+    if source.tokenizer != preprocessor.tokenizer.definition:
         raise ConfigError(
-            f"{key}: {of_words[0]} in {folder} belongs to the words of another "
-            "tokenizer than "
-            f"data.text.tokenizer={preprocessor.tokenizer.spec.tokenizer!r}; use "
-            f"that run's, or leave it out of {key}.parameters"
+            f"{key}: {of_words[0]} in {source.folder} belongs to the words of another "
+            f"tokenizer than data.text.tokenizer={preprocessor.tokenizer.spec.tokenizer!r}; use "
+            f"that one's, or leave it out of {key}.parameters"
         )
 
 
@@ -312,19 +302,17 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
     """
     params, collections = flat(state.params), flat(state.collections)
     for origin in origins:
-        config = restore_config(
-            origin.folder, origin.step, together=True, allowed=origin.components
-        )
-        found = restore_variables(
-            origin.folder, origin.step, origin.ema, build_module(config), config, layout
-        )
+        found = origin.source.variables(layout)
         arrays, beside = flat(found.pop("params")), flat(found)
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}
         params |= wait_on_cpu(
-            jax.jit(functools.partial(as_here, axes=origin.axes), out_shardings=shardings)(
-                arrays, fresh
-            )
+            jax.jit(
+                functools.partial(
+                    as_here, axes=origin.axes, position_filter=origin.source.position_filter
+                ),
+                out_shardings=shardings,
+            )(arrays, fresh)
         )
         collections |= {
             path: jax.device_put(beside[path], collections[path].sharding)
@@ -338,8 +326,7 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
         report(
             f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters "
-            f"from {origin.folder}, step "
-            f"{origin.step}{new}{''.join(f'; {change}' for change in origin.changes)}"
+            f"from {origin.source.title}{new}{''.join(f'; {change}' for change in origin.changes)}"
         )
     initial = [path for path in params if not any(path in origin.parameters for origin in origins)]
     if origins and initial:

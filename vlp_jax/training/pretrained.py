@@ -19,7 +19,8 @@ class PretrainedConfig(Section):
     (`/layer_[0-5]/`).
     """
 
-    workdir: str | None = None  # of the other run
+    # of the other run; or a public checkpoint, FORMAT:DIR, such as huggingface:DIR
+    workdir: str | None = None
     stage: str | None = None  # an earlier stage of the same training (see configs/staged.py)
     step: int | None = between(None, 1)  # None: its latest checkpoint
     ema: bool | None = None  # take the EMA parameters; None: where the run has them

@@ -30,6 +30,7 @@ def as_here(
     arrays: dict[str, jax.Array],
     fresh: dict[str, jax.Array],
     axes: Mapping[str, Axes] = types.MappingProxyType({}),
+    position_filter: str = "bicubic",
 ) -> dict[str, jax.Array]:
     """Parameters of another run under the names and in the shapes that they have here; a function
     to trace.
@@ -39,10 +40,12 @@ def as_here(
       fresh: {path: array} of the wanted parameters. The other run has all of them, each in the same
         shape or in one that `change_of` can convert.
       axes: {path: logical axes} of the wanted parameters whose shape differs.
+      position_filter: as in `interpolated`.
     """
     arrays = restacked(arrays, fresh)
     return {
-        path: fitted(arrays[path], array, axes=axes.get(path, ())) for path, array in fresh.items()
+        path: fitted(arrays[path], array, axes=axes.get(path, ()), position_filter=position_filter)
+        for path, array in fresh.items()
     }
 
 
@@ -118,7 +121,9 @@ def change_of(there: list[int], here: list[int], *, axes: Axes) -> str | None:
     return "cut" if there[axis] > here[axis] else "extended"
 
 
-def fitted(array: jax.Array, fresh: jax.Array, *, axes: Axes) -> jax.Array:
+def fitted(
+    array: jax.Array, fresh: jax.Array, *, axes: Axes, position_filter: str = "bicubic"
+) -> jax.Array:
     """`array` in the shape of `fresh`, the value here before the first update.
 
     Positions of patches are resampled. Of the token positions the first are taken; where there are
@@ -129,10 +134,14 @@ def fitted(array: jax.Array, fresh: jax.Array, *, axes: Axes) -> jax.Array:
     if TEXT in axes:
         return jnp.concatenate([array[:, : fresh.shape[1]], fresh[:, array.shape[1] :]], axis=1)
     front = next((GRIDS[name] for name in axes if name in GRIDS), None)
-    return bicubic(array, fresh.shape) if front is None else resampled(array, fresh.shape[1], front)
+    if front is None:
+        return interpolated(array, fresh.shape, position_filter)
+    return resampled(array, fresh.shape[1], front, position_filter)
 
 
-def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
+def resampled(
+    table: jax.Array, count: int, front: int = 0, position_filter: str = "bicubic"
+) -> jax.Array:
     """Positions of a square grid of patches interpolated to another grid.
 
     See Dosovitskiy et al. 2021, section 3.2.
@@ -141,21 +150,23 @@ def resampled(table: jax.Array, count: int, front: int = 0) -> jax.Array:
       table: float32 [1, front + N, D], rows of the grid from the top.
       count: number of tokens of the result, `front` included.
       front: number of leading tokens that are no patches; they stay unchanged.
+      position_filter: as in `interpolated`.
     Returns: float32 [1, count, D].
     """
     old, new = math.isqrt(table.shape[1] - front), math.isqrt(count - front)
     grid = rearrange(table[:, front:], "1 (y x) d -> y x d", y=old)
-    grid = bicubic(grid, (new, new, table.shape[2]))
+    grid = interpolated(grid, (new, new, table.shape[2]), position_filter)
     return jnp.concatenate([table[:, :front], rearrange(grid, "y x d -> 1 (y x) d")], axis=1)
 
 
-def bicubic(array: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Interpolation with the cubic kernel of Keys 1981, a = -1/2, widened where the grid becomes
-    coarser.
+def interpolated(array: jax.Array, shape: tuple[int, ...], position_filter: str) -> jax.Array:
+    """Interpolation with a kernel that is widened where the grid becomes coarser: "linear", or
+    "bicubic", that of Keys 1981 with a = -1/2.
 
     OpenCLIP and timm resample positions in this way (PyTorch's bicubic with antialias=True).
     PyTorch's bicubic without antialias, which METER and BLIP use, has a = -3/4; big_vision
     interpolates linearly. Weights that would fall outside the grid are distributed over those
     inside.
     """
-    return jax.image.resize(array, shape, "bicubic", antialias=True)
+    method = "cubic" if position_filter == "bicubic" else "linear"
+    return jax.image.resize(array, shape, method, antialias=True)

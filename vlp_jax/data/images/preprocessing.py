@@ -28,6 +28,9 @@ class ImagesConfig(Section):
     # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and
     # pad.
     resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
+    # of half a pixel, where the surplus is odd: to the even number, as in torchvision, or down, as
+    # in transformers
+    crop_offset: Literal["round", "floor"] = "round"
     # training downscales JPEGs by a faster filter
     interpolation: Literal["bicubic", "bilinear", "lanczos"] = "bicubic"
     # CLIP's, of values in [0, 1]
@@ -59,9 +62,9 @@ def evaluation_pixels(image: Image.Image, size: int, spec: ImagesConfig) -> np.n
     Transparency is removed first: composited over `background`, or dropped. For images of every
     mode, the pixels are exactly those of transformers' Pillow processors with
     transparency="composite" over white; with "drop" they are exactly those of open_clip's
-    transforms on RGB images, which its loaders make ("pilrgb"). Two implementations differ: the
-    CLIP processor of transformers crops one pixel further up or left where the surplus is odd, and
-    big_vision resizes in TensorFlow without antialiasing.
+    transforms on RGB images, which its loaders make ("pilrgb"). The CLIP processor of transformers
+    crops as with crop_offset="floor"; big_vision differs, as it resizes in TensorFlow without
+    antialiasing.
 
     Args:
       image: of mode RGB or RGBA.
@@ -97,8 +100,9 @@ def resized(
         shape = max(1, round(width / scale)), max(1, round(height / scale))
     else:
         shape = size, size
+    whole = round if spec.crop_offset == "round" else math.floor
     left, top = (
-        round((side - size) / 2) if side > size else -((size - side) // 2) for side in shape
+        whole((side - size) / 2) if side > size else -((size - side) // 2) for side in shape
     )
     return shape, (left, top)
 

@@ -157,6 +157,14 @@ def sentencepiece_definition(proto: bytes) -> str:
     return json.dumps({"sentencepiece": base64.b64encode(proto).decode()})
 
 
+def sentencepiece_proto(definition: str) -> bytes | None:
+    """The model file of a definition; None for one of the tokenizers library."""
+    tree = json.loads(definition)
+    if isinstance(tree, dict) and set(tree) == {"sentencepiece"}:
+        return base64.b64decode(tree["sentencepiece"], validate=True)
+    return None
+
+
 def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokenizers.Tokenizer:
     """BERT's WordPiece (Devlin et al. 2019).
 
@@ -188,10 +196,8 @@ def model_of(definition: str) -> TokenizerModel:
     Raises:
       ValueError: with a message of one line, if it is neither.
     """
-    tree = json.loads(definition)
     try:
-        if isinstance(tree, dict) and set(tree) == {"sentencepiece"}:
-            return SentencePieceModel(base64.b64decode(tree["sentencepiece"], validate=True))
-        return LibraryModel(definition)
+        proto = sentencepiece_proto(definition)
+        return LibraryModel(definition) if proto is None else SentencePieceModel(proto)
     except Exception as error:  # the tokenizers library raises bare Exception
         raise ValueError(" ".join(str(error).split())) from error

@@ -178,6 +178,11 @@ def check_same_state(metadata: dict[str, Any], items: dict[str, Any], where: str
     Raises:
       CheckpointError: the message names the first array that differs.
     """
+    if "converted" in metadata:
+        raise CheckpointError(
+            f"{where}: holds converted weights without an optimizer, from which no run resumes; "
+            "use another --workdir, and give this one as --config.pretrained.NAME.workdir"
+        )
     if any(
         item in items and item not in metadata["fingerprints"] for item in ("ema", "ema_statistics")
     ):

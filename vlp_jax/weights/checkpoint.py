@@ -1,0 +1,88 @@
+"""Our own checkpoints with weights alone, written from a converted model."""
+
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import orbax.checkpoint as ocp
+
+from vlp_jax.config import to_tree
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.errors import ConfigError, user_error_of
+from vlp_jax.training.checkpoints.checksums import with_checksum
+from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat
+from vlp_jax.training.state import leaf_fingerprints
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
+
+def write_checkpoint(
+    folder: str,
+    config: "Experiment",
+    preprocessor: Preprocessor,
+    variables: dict[str, Any],
+    converted: dict[str, Any],
+) -> None:
+    """Writes a workdir with one checkpoint, of step 0, which has no optimizer.
+
+    `vlp_jax.load`, evaluation and `pretrained` read it as that of a run; training does not resume
+    from it. The folder is written under another name and then renamed.
+
+    Args:
+      folder: the workdir; it must not exist, or be empty.
+      config: the config of the model.
+      preprocessor: its preprocessing.
+      variables: {"params": ...} and other collections.
+      converted: JSON about where they come from.
+    Raises:
+      ConfigError: the folder exists, or cannot be written.
+    """
+    check_absent(folder)
+    place = f"{os.path.abspath(folder)}.unfinished"
+    collections = {name: tree for name, tree in variables.items() if name != "params"}
+    items = {"params": variables["params"]}
+    if collections:
+        items["collections"] = flat(collections)
+    metadata = with_checksum(
+        {
+            "step": 0,
+            "config": to_tree(config),
+            "preprocessor": preprocessor.to_json(),
+            "class_descriptions": None,
+            "targets": {},
+            "converted": converted,
+            "parameters": describe(items["params"]),
+            "rest": {},
+            "collections": describe(items.get("collections", {})),
+            "fingerprints": {name: leaf_fingerprints(item) for name, item in items.items()},
+        }
+    )
+    try:
+        shutil.rmtree(place, ignore_errors=True)
+        write_items(checkpoint_folder(place), items, metadata)
+        if os.path.isdir(folder):
+            os.rmdir(folder)
+        os.rename(place, folder)
+    except BaseException as error:
+        shutil.rmtree(place, ignore_errors=True)
+        raise user_error_of(error) or error from None
+
+
+def check_absent(folder: str) -> None:
+    """Checks that nothing would be overwritten.
+
+    Raises:
+      ConfigError: the folder holds something.
+    """
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise ConfigError(f"--to: {folder} exists; choose another folder")
+
+
+def write_items(folder: str, items: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Writes the items and metadata of checkpoint 0."""
+    trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
+    with ocp.CheckpointManager(
+        folder, options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+    ) as manager:
+        manager.save(0, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees))

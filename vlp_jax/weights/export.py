@@ -1,0 +1,246 @@
+"""Our models written as public checkpoints."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
+from vlp_jax.models.stack import StackConfig
+from vlp_jax.training.build import build_module, example_batch
+from vlp_jax.training.checkpoints.format import describe, flat
+from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
+from vlp_jax.training.resize_parameters import LAYER, number_of
+from vlp_jax.training.state import abstract_parameters
+from vlp_jax.weights.checkpoint import check_absent
+from vlp_jax.weights.family import Family, resolved
+from vlp_jax.weights.formats.format import Format, format_named
+from vlp_jax.weights.public import as_experiment
+from vlp_jax.weights.rules import Rules, Shape, matching
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
+# Keys of `model` that change no output of a trained model, or are the preset behind other keys.
+OF_TRAINING = (
+    *SPEED_ONLY,
+    "model.*.scan",
+    "model.*dropout",
+    "model.*.stochastic_depth",
+    "model.*.token_drop",
+    "model.*.initialization",
+    "model.*_std",
+    "model.text.word_vectors",
+    "model.text.word_overlap",
+    "model.*.preset",
+)
+SHOWN = 4  # most differing keys that a message names
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A model that is written in a format.
+
+    Attributes:
+      name: name of the folder.
+      config: its config, with unrolled layers.
+      preprocessor: its preprocessing.
+      family: the architecture there.
+      theirs: its config there.
+      rules: the rules that make their tensors.
+      left: paths of our variables that have no place there.
+      read: the array of one of our paths.
+      card: the text of README.md.
+    """
+
+    name: str
+    config: "Experiment"
+    preprocessor: Preprocessor
+    family: Family
+    theirs: dict[str, Any]
+    rules: Rules
+    left: tuple[str, ...]
+    read: Callable[[str], np.ndarray]
+    card: str
+
+    def tensors(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, array) of their tensors, float32, made one after another."""
+        for rule in self.rules:
+            arrays = rule.give([self.read(path) for path in rule.ours])
+            for name, array in zip(rule.theirs, arrays, strict=True):
+                # safetensors writes the bytes in order
+                yield self.family.written_name(name), np.array(array, np.float32, order="C")
+
+
+def export(
+    place: str,
+    config: "Experiment",
+    preprocessor: Preprocessor,
+    variables: Mapping[str, Any],
+    card: str = "",
+) -> Exported:
+    """Writes a model as a public checkpoint.
+
+    Args:
+      place: FORMAT:DIR; the folder must not exist, or be empty.
+      config: the model's config.
+      preprocessor: its preprocessing.
+      variables: {"params": ...} and other collections.
+      card: the text of README.md.
+    Returns: what was written.
+    Raises:
+      ConfigError: there is no such format, the folder exists, or the format has no such model.
+    """
+    kind, folder = format_named(place), place.partition(":")[2]
+    if kind is None or not kind.families:
+        raise ConfigError(f"--to: {place}: expected a folder, huggingface:DIR or openclip:DIR")
+    check_absent(folder)
+    name = os.path.basename(os.path.abspath(folder))
+    exported = as_exported(kind, name, config, preprocessor, variables, card)
+    with complete_folder(folder) as unfinished:
+        kind.write(unfinished, exported)
+    return exported
+
+
+def as_exported(
+    kind: type[Format],
+    name: str,
+    config: "Experiment",
+    preprocessor: Preprocessor,
+    variables: Mapping[str, Any],
+    card: str,
+) -> Exported:
+    """A model in a format; nothing is written.
+
+    Raises:
+      ConfigError: the format has no such model.
+    """
+    config = unrolled(config)
+    family, theirs = family_for(kind, config)
+    shapes = parameter_shapes(config)
+    objectives = objective_paths(config, family, shapes)
+    renamed = {objectives.get(path, path): shape for path, shape in shapes.items()}
+    statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
+    renamed |= {path: array.shape for path, array in statistics.items()}
+    rules, _, left = matching(family.rules, renamed)
+    lost = [path for path in left if path.startswith("model/")]
+    if lost:
+        raise ConfigError(
+            f"--to: {family.title} has no place for {', '.join(lost[:SHOWN])}"
+            + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
+        )
+    ours = {new: old for old, new in objectives.items()}
+    arrays = {**flat(variables["params"]), **statistics}
+
+    def read(path: str) -> np.ndarray:
+        return array_at(arrays, ours.get(path, path))
+
+    return Exported(name, config, preprocessor, family, theirs, rules, tuple(left), read, card)
+
+
+def unrolled(config: "Experiment") -> "Experiment":
+    """The config with unrolled layers."""
+    parts: dict[str, Any] = {
+        name: dataclasses.replace(part, scan=False)
+        for name in ("image", "text", "fusion", "decoder")
+        if isinstance(part := getattr(config.model, name), StackConfig)
+    }
+    return dataclasses.replace(config, model=dataclasses.replace(config.model, **parts))
+
+
+def parameter_shapes(config: "Experiment") -> dict[str, Shape]:
+    """{path: shape} of the parameters of a config."""
+    shapes = describe(abstract_parameters(build_module(config, "float32"), example_batch(config)))
+    return {path: tuple(shape) for path, shape in shapes.items()}
+
+
+def objective_paths(
+    config: "Experiment", family: Family, shapes: Mapping[str, Shape]
+) -> dict[str, str]:
+    """{our path: path as in the rules} of the parameters of the family's objective, which may have
+    another name here."""
+    kind = family.settings.fixed.get("objectives.contrastive.kind")
+    for name, objective in config.objectives.items():
+        if objective.kind == kind:
+            here = f"objectives_{name}/"
+            return {
+                path: f"objectives_contrastive/{path.removeprefix(here)}"
+                for path in shapes
+                if path.startswith(here)
+            }
+    return {}
+
+
+def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:
+    """The array of a parameter by the path that it has with unrolled layers."""
+    if path in arrays:
+        return np.asarray(arrays[path])
+    match = LAYER.fullmatch(path)
+    assert match is not None, path
+    stack, layer, part = match.groups()
+    return np.asarray(arrays[f"{stack}layers/{part}"][number_of(layer)])
+
+
+def family_for(kind: type[Format], config: "Experiment") -> tuple[Family, dict[str, Any]]:
+    """The architecture of a format that a model is of, and its config there.
+
+    Raises:
+      ConfigError: it is of none; the message has what differs from the nearest.
+    """
+    found: list[tuple[int, str]] = []
+    for make in (kind.families or {}).values():
+        family = make()
+        if not family.exports:
+            continue
+        try:
+            theirs = family.their_config(config)
+            changes = differences(family, theirs, config)
+        except (ConfigError, CheckpointError, KeyError) as error:
+            found.append((len(found) + 1000, f"{family.title}: {error.args[0]}"))
+            continue
+        if not changes:
+            return family, theirs
+        more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+        found.append((len(changes), f"{family.title}: {'; '.join(changes[:SHOWN])}{more}"))
+    nearest = min(found)[1] if found else "it has none that is written"
+    raise ConfigError(f"--to: the format has no such model; the nearest is {nearest}")
+
+
+def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment") -> list[str]:
+    """Lines `key: there -> here` of the model's settings that would be lost."""
+    back = as_experiment(family.config(theirs, {}, family.title), family.title)
+    there, here = (
+        {
+            key: value
+            for key, value in resolved(each).items()
+            if key.startswith("model.") and key not in family.free
+        }
+        for each in (back, config)
+    )
+    return changed_keys(there, here, OF_TRAINING)
+
+
+@contextlib.contextmanager
+def complete_folder(folder: str) -> Generator[str, None, None]:
+    """A context in which a folder is written under another name; it gets its own name at the end,
+    and is removed after an error.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    unfinished = f"{os.path.abspath(folder)}.unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        os.makedirs(unfinished)
+        yield unfinished
+        if os.path.isdir(folder):
+            os.rmdir(folder)
+        os.rename(unfinished, folder)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise user_error_of(error) or error from None

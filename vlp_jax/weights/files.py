@@ -1,0 +1,158 @@
+"""Files of public checkpoints, as they are written."""
+
+import json
+import os
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer as Definition
+from tokenizers import normalizers, processors
+
+from vlp_jax.data.text.tokenizer import Tokenizer
+from vlp_jax.data.text.tokenizer_models import sentencepiece_proto
+from vlp_jax.weights.tensors import INDEX
+
+SHARD_BYTES = 2_000_000_000  # of a file; so much is in memory at once
+# Changes of a text that SigLIP's tokenizer in transformers makes.
+SIGLIP_CHANGES = ("lower_case", "punctuation", "whitespace")
+# Changes of a text that a tokenizer.json can express.
+NORMALIZERS = {
+    "lower_case": lambda: normalizers.Lowercase(),
+    "whitespace": lambda: normalizers.Sequence(
+        [normalizers.Replace(_whitespace(), " "), normalizers.Strip()]
+    ),
+}
+
+
+def _whitespace() -> Any:
+    from tokenizers import Regex
+
+    return Regex(r"\s+")
+
+
+def write_json(folder: str, name: str, tree: dict[str, Any]) -> None:
+    """Writes a JSON file."""
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        json.dump(tree, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+
+
+def write_text(folder: str, name: str, text: str) -> None:
+    """Writes a text file."""
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def write_tensors(
+    folder: str,
+    stem: str,
+    tensors: Iterable[tuple[str, np.ndarray]],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Writes `STEM.safetensors`, or shards of it and their index.
+
+    Args:
+      folder: the folder.
+      stem: name of the file.
+      tensors: (name, array), of which one shard is held at a time.
+      shard_bytes: of a shard, at most, unless a tensor alone has more.
+    """
+    shards: list[list[str]] = []
+    held: dict[str, np.ndarray] = {}
+    total = size = 0
+
+    def write() -> None:
+        save_file(held, shard(folder, stem, len(shards)), metadata={"format": "pt"})
+        shards.append(list(held))
+        held.clear()
+
+    for name, array in tensors:
+        if held and size + array.nbytes > shard_bytes:
+            write()
+            size = 0
+        held[name] = array
+        size, total = size + array.nbytes, total + array.nbytes
+    write()
+    if len(shards) == 1:
+        os.rename(shard(folder, stem, 0), os.path.join(folder, f"{stem}.safetensors"))
+        return
+    places = {}
+    for number, names in enumerate(shards):
+        final = f"{stem}-{number + 1:05}-of-{len(shards):05}.safetensors"
+        os.rename(shard(folder, stem, number), os.path.join(folder, final))
+        places |= dict.fromkeys(names, final)
+    index = {"metadata": {"total_size": total}, "weight_map": places}
+    write_json(folder, f"{stem}.safetensors{INDEX}", index)
+
+
+def shard(folder: str, stem: str, number: int) -> str:
+    """The path of a shard while their number is not known."""
+    return os.path.join(folder, f"{stem}.{number}.part")
+
+
+def write_tokenizer(folder: str, tokenizer: Tokenizer, settings: dict[str, Any]) -> list[str]:
+    """Writes a tokenizer as transformers reads it.
+
+    Args:
+      folder: the folder.
+      tokenizer: the tokenizer.
+      settings: further keys of tokenizer_config.json.
+    Returns: the changes of a text that the files do not make, which a user has to make before.
+    """
+    spec = tokenizer.spec
+    proto = sentencepiece_proto(tokenizer.definition)
+    if proto is None:
+        left: list[str] = [name for name in spec.canonicalize if name not in NORMALIZERS]
+        tokenizers_json(tokenizer).save(os.path.join(folder, "tokenizer.json"))
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **settings}
+    else:
+        left = [name for name in spec.canonicalize if name not in SIGLIP_CHANGES]
+        with open(os.path.join(folder, "spiece.model"), "wb") as file:
+            file.write(proto)
+        settings = {
+            "tokenizer_class": "SiglipTokenizer",
+            "do_lower_case": "lower_case" in spec.canonicalize,
+            **settings,
+        }
+    tokens = {
+        "bos_token": spec.start_token,
+        "eos_token": spec.end_token,
+        "pad_token": spec.padding_token,
+    }
+    write_json(
+        folder,
+        "tokenizer_config.json",
+        {
+            "model_max_length": tokenizer.length,
+            "padding_side": "right",
+            "truncation_side": spec.truncation_side,
+            "clean_up_tokenization_spaces": False,
+            **{name: value for name, value in tokens.items() if value is not None},
+            **settings,
+        },
+    )
+    return left
+
+
+def tokenizers_json(tokenizer: Tokenizer) -> Definition:
+    """A tokenizer of the tokenizers library that adds start and end token itself."""
+    spec = tokenizer.spec
+    definition = Definition.from_str(tokenizer.definition)
+    changes = [NORMALIZERS[name]() for name in spec.canonicalize if name in NORMALIZERS]
+    if changes:
+        known = [definition.normalizer] if definition.normalizer is not None else []
+        definition.normalizer = normalizers.Sequence([*changes, *known])
+    names = [name for name in (spec.start_token, spec.end_token) if name is not None]
+    if names:
+        start = [f"{spec.start_token}:0"] if spec.start_token is not None else []
+        end = [f"{spec.end_token}:0"] if spec.end_token is not None else []
+        definition.post_processor = processors.TemplateProcessing(
+            single=[*start, "$A:0", *end],
+            pair=[*start, "$A:0", *end, "$B:0", *end],
+            special_tokens=[(name, tokenizer.id_of("start_token", name)) for name in names],
+        )
+    definition.no_padding()
+    definition.no_truncation()
+    return definition

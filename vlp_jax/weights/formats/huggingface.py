@@ -1,0 +1,247 @@
+"""Folders as transformers writes them: config.json, model.safetensors or shards of it, tokenizer
+and preprocessor.
+"""
+
+import dataclasses
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from vlp_jax.config.registry import Kinds
+from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.text.tokenizer import Tokenizer
+from vlp_jax.data.text.tokenizer_hub import is_hub_name
+from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.weights.family import HUGGINGFACE, Family
+from vlp_jax.weights.files import write_json, write_tensors, write_text, write_tokenizer
+from vlp_jax.weights.formats.format import Format
+from vlp_jax.weights.formats.hub import downloaded
+from vlp_jax.weights.rules import Shape
+from vlp_jax.weights.tensors import read_json, safetensors_in
+
+if TYPE_CHECKING:
+    from vlp_jax.weights.export import Exported
+
+FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+TOKENIZERS = (
+    "tokenizer.json",
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.model",
+    "vocab.txt",
+    "vocab.json",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class HuggingFace(Format):
+    """A Hugging Face folder.
+
+    Attributes:
+      folder: the folder.
+    """
+
+    families: ClassVar[Kinds] = HUGGINGFACE
+
+    folder: str
+
+    @classmethod
+    def open(cls, place: str) -> Self:
+        """The checkpoint in a folder, or of OWNER/NAME on the hub.
+
+        Raises: as `Format.open`.
+        """
+        folder = place
+        if not os.path.isdir(place):
+            if not is_hub_name(place):
+                raise CheckpointError(f"{place}: is no folder, and not OWNER/NAME on the hub")
+            folder = downloaded(place)
+        path = os.path.join(folder, "config.json")
+        config = read_json(path)
+        kind = str(config.get("model_type"))
+        if kind not in HUGGINGFACE:
+            raise CheckpointError(f"{path}: {unknown_architecture(kind, config)}")
+        family = HUGGINGFACE[kind]()
+        tensors = safetensors_in(folder, "model")
+        return cls(path, family, with_defaults(kind, config, path), tensors, folder)
+
+    @classmethod
+    def write(cls, folder: str, exported: "Exported") -> None:
+        """Writes config, weights, tokenizer, processor and model card."""
+        family, tokenizer = exported.family, exported.preprocessor.tokenizer
+        check_end(family, tokenizer)
+        write_json(
+            folder,
+            "config.json",
+            {
+                **with_token_ids(exported.theirs, tokenizer),
+                "architectures": [family.title],
+                "model_type": family.model_type,
+                "dtype": "float32",
+            },
+        )
+        write_tensors(folder, "model", exported.tensors())
+        processor = {"processor_class": family.processor}
+        left = write_tokenizer(folder, tokenizer, processor)
+        images = image_processor(exported.preprocessor, family.image_processor)
+        write_json(folder, "preprocessor_config.json", {**images, **processor})
+        write_text(folder, "README.md", exported.card + text_note(left))
+
+    def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
+        """Those of the model, and those of preprocessor and tokenizer.
+
+        Raises: as `Format.settings`.
+        """
+        return {**super().settings(shapes), **self.image_settings(), **self.text_settings()}
+
+    def image_settings(self) -> dict[str, Any]:
+        """The keys of `data.images`, from the folder's image processor.
+
+        Raises:
+          CheckpointError: it has a step that we do not have.
+        """
+        for name in ("preprocessor_config.json", "processor_config.json"):
+            path = os.path.join(self.folder, name)
+            if os.path.exists(path):
+                found = read_json(path)
+                return image_settings(found.get("image_processor", found), path)
+        return {}
+
+    def text_settings(self) -> dict[str, Any]:
+        """The keys of `data.text`, from the folder's tokenizer."""
+        held = [name for name in TOKENIZERS if os.path.exists(os.path.join(self.folder, name))]
+        if not held:
+            return self.family.text_settings({})
+        path = os.path.join(self.folder, "tokenizer_config.json")
+        tokens = read_json(path) if os.path.exists(path) else {}
+        return {"data.text.tokenizer": self.folder, **self.family.text_settings(tokens)}
+
+
+def check_end(family: Family, tokenizer: Tokenizer) -> None:
+    """Checks that transformers finds the end of a text.
+
+    Raises:
+      ConfigError: it would look for the largest id, and the end token is another one.
+    """
+    ends = tokenizer.special_ids[1]
+    if family.model_type == "clip" and ends == [2] and tokenizer.vocab_size > 3:
+        raise ConfigError(
+            f"data.text.end_token: {tokenizer.spec.end_token!r} has the id 2, by which "
+            "transformers' CLIPModel pools each text at its largest id instead (a rule for old "
+            "checkpoints); export to openclip:DIR"
+        )
+
+
+def with_token_ids(theirs: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
+    """A config whose text has the ids of the tokenizer's special tokens."""
+    start, end, padding = tokenizer.special_ids
+    ids = {
+        "bos_token_id": start[0] if start else None,
+        "eos_token_id": end[0] if end else None,
+        "pad_token_id": padding,
+    }
+    if "text_config" in theirs:
+        return {**theirs, "text_config": {**theirs["text_config"], **ids}}
+    return {**theirs, **ids} if "vocab_size" in theirs else dict(theirs)
+
+
+def image_processor(preprocessor: Preprocessor, kind: str) -> dict[str, Any]:
+    """The settings of an image processor of transformers.
+
+    Raises:
+      ConfigError: it has no such step.
+    """
+    spec, side = preprocessor.images, preprocessor.image_size
+    if spec.resize == "letterbox" or spec.crop_to_content:
+        raise ConfigError(
+            f"data.images: resize={spec.resize!r} and crop_to_content={spec.crop_to_content} "
+            "cannot be exported; no image processor of transformers does the same"
+        )
+    square, crop = dict(height=side, width=side), spec.resize == "shortest_side_crop"
+    return {
+        "image_processor_type": kind,
+        "do_convert_rgb": True,
+        "do_resize": True,
+        "size": {"shortest_edge": side} if crop else square,
+        "resample": next(key for key, value in FILTERS.items() if value == spec.interpolation),
+        "do_center_crop": crop,
+        **({"crop_size": square} if crop else {}),
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(spec.mean),
+        "image_std": list(spec.std),
+    }
+
+
+def text_note(left: Sequence[str]) -> str:
+    """A section of the model card about changes of a text that the tokenizer does not make."""
+    if not left:
+        return ""
+    return (
+        "\n## Text\n\nIn training, captions were changed before tokenization by "
+        f"{', '.join(f'`{name}`' for name in left)} "
+        "(vlp_jax/data/text/canonicalize.py); the tokenizer in this folder does not do that.\n"
+    )
+
+
+def unknown_architecture(kind: str, config: Mapping[str, Any]) -> str:
+    """A message about a model_type that is not supported."""
+    near = difflib.get_close_matches(kind, HUGGINGFACE, 1, 0.3)
+    names = ", ".join(config.get("architectures") or [])
+    return (
+        f"model_type {kind!r}{f' ({names})' if names else ''} is not supported; supported are "
+        f"{', '.join(HUGGINGFACE)}" + (f"; the nearest is {near[0]}" if near else "")
+    )
+
+
+def with_defaults(kind: str, config: dict[str, Any], path: str) -> dict[str, Any]:
+    """A config with the defaults of transformers for what it leaves out.
+
+    Raises:
+      CheckpointError: transformers refuses it.
+    """
+    from transformers import CONFIG_MAPPING
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    plain = {key: value for key, value in config.items() if key != "auto_map"}
+    try:
+        return CONFIG_MAPPING[kind].from_dict(plain).to_dict()
+    except Exception as error:  # whatever a check of theirs raises
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: is no config of a {kind}: {reason}") from error
+
+
+def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """The keys of `data.images` of an image processor's settings.
+
+    Raises:
+      CheckpointError: it has a step that we do not have.
+    """
+    size = theirs.get("size", {})
+    if isinstance(size, int):
+        size = {"shortest_edge": size} if theirs.get("do_center_crop") else dict(height=size)
+    crop = bool(theirs.get("do_center_crop")) and "shortest_edge" in size
+    number = theirs.get("resample", 3)
+    if number not in FILTERS:
+        raise CheckpointError(
+            f"{place}: resample is {number}, and only {', '.join(map(str, FILTERS))} are supported"
+        )
+    if "shortest_edge" in size and not crop:
+        raise CheckpointError(
+            f"{place}: resizes the shortest edge without do_center_crop, which is not supported"
+        )
+    scale = theirs.get("rescale_factor", 1 / 255)
+    if abs(scale * 255 - 1) > 1e-6:
+        raise CheckpointError(f"{place}: rescale_factor is {scale}, and only 1/255 is supported")
+    normalised = theirs.get("do_normalize", True)
+    return {
+        "data.images.resize": "shortest_side_crop" if crop else "squash",
+        "data.images.interpolation": FILTERS[number],
+        "data.images.crop_offset": "floor",
+        "data.images.mean": tuple(theirs.get("image_mean", ())) if normalised else (0.0,) * 3,
+        "data.images.std": tuple(theirs.get("image_std", ())) if normalised else (1.0,) * 3,
+        "data.images.transparency": "drop",
+    }

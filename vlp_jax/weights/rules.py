@@ -1,0 +1,321 @@
+"""Rules from the tensors of a public checkpoint to our parameters, and back.
+
+A family writes its mapping as a tuple of rules, each made by a function of this module: their name,
+our path, and the way in which the one is rearranged into the other. `{}` in a name is the number of
+a layer, the same in both.
+"""
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+Shape = tuple[int, ...]
+Arrays = Sequence[np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One or several tensors of theirs that make one or several parameters of ours.
+
+    Attributes:
+      theirs: their names.
+      ours: our paths; those of other variables begin with the collection, as in
+        "batch_stats/model/...".
+      take: from their arrays and our shapes to our arrays.
+      give: from our arrays to theirs.
+      kind: the rearrangement in words, for reports.
+    """
+
+    theirs: tuple[str, ...]
+    ours: tuple[str, ...]
+    take: Callable[[Arrays, Sequence[Shape]], Arrays]
+    give: Callable[[Arrays], Arrays]
+    kind: str
+
+    def within(self, theirs: str, ours: str) -> "Rule":
+        """The rule with prefixes before its names and paths."""
+        return dataclasses.replace(
+            self,
+            theirs=tuple(f"{theirs}{name}" for name in self.theirs),
+            ours=tuple(prefixed(ours, path) for path in self.ours),
+        )
+
+    def numbered(self, number: int) -> "Rule":
+        """The rule for one layer."""
+        return dataclasses.replace(
+            self,
+            theirs=tuple(name.replace("{}", str(number)) for name in self.theirs),
+            ours=tuple(path.replace("{}", str(number)) for path in self.ours),
+        )
+
+
+Rules = tuple[Rule, ...]
+
+
+def prefixed(prefix: str, path: str) -> str:
+    """A path behind a prefix; that of a running statistic keeps its collection in front."""
+    collection = "batch_stats/"
+    if path.startswith(collection):
+        return f"{collection}{prefix}{path.removeprefix(collection)}"
+    return f"{prefix}{path}"
+
+
+def within(theirs: str, ours: str, *rules: Rules | Rule) -> Rules:
+    """All of the rules with a prefix of their names and one of our paths.
+
+    Args:
+      theirs: as in "vision_model.".
+      ours: as in "model/image/".
+      *rules: the rules.
+    """
+    return tuple(rule.within(theirs, ours) for rule in together(*rules))
+
+
+def together(*rules: Rules | Rule) -> Rules:
+    """All of the rules in one tuple."""
+    return tuple(each for part in rules for each in ((part,) if isinstance(part, Rule) else part))
+
+
+def expanded(rules: Rules, ours: Iterable[str]) -> Rules:
+    """The rules with one for each layer in place of those that have `{}`.
+
+    A number is that of a layer which one of our paths has.
+    """
+    found: list[Rule] = []
+    paths = list(ours)
+    for rule in rules:
+        if "{}" not in rule.ours[0]:
+            found.append(rule)
+            continue
+        pattern = re.compile(re.escape(rule.ours[0]).replace(r"\{\}", r"(\d+)"))
+        numbers = {int(match[1]) for path in paths if (match := pattern.fullmatch(path))}
+        found += [rule.numbered(number) for number in sorted(numbers)]
+    return tuple(found)
+
+
+def one(
+    theirs: str,
+    ours: str,
+    take: Callable[[np.ndarray, Shape], np.ndarray],
+    give: Callable[[np.ndarray], np.ndarray],
+    kind: str,
+) -> Rule:
+    """A rule from one tensor to one parameter."""
+    return Rule(
+        (theirs,),
+        (ours,),
+        lambda arrays, shapes: (take(arrays[0], shapes[0]),),
+        lambda arrays: (give(arrays[0]),),
+        kind,
+    )
+
+
+def same(theirs: str, ours: str) -> Rule:
+    """The same array."""
+    return one(theirs, ours, lambda array, shape: array, lambda array: array, "as it is")
+
+
+def reshaped(theirs: str, ours: str, shape: Shape) -> Rule:
+    """The same numbers in another shape: `shape` there, with -1 once, and that of our parameter
+    here."""
+    return one(
+        theirs,
+        ours,
+        lambda array, here: array.reshape(here),
+        lambda array: array.reshape(shape),
+        "reshaped",
+    )
+
+
+def leading(theirs: str, ours: str, axes: int = 1) -> Rule:
+    """The same array with this number of leading axes of length 1 here."""
+    return one(
+        theirs,
+        ours,
+        lambda array, here: array.reshape(here),
+        lambda array: array.reshape(array.shape[axes:]),
+        "reshaped",
+    )
+
+
+def transposed(theirs: str, ours: str) -> Rule:
+    """A matrix [out, in] that is [in, out] here; further axes of ours are joined there."""
+    return one(
+        theirs,
+        ours,
+        lambda array, shape: array.T.reshape(shape),
+        lambda array: array.reshape(len(array), -1).T,
+        "transposed",
+    )
+
+
+def linear(theirs: str, ours: str) -> Rules:
+    """A linear layer: weight [out, in] and bias, where there is one."""
+    return transposed(f"{theirs}.weight", f"{ours}/kernel"), same(f"{theirs}.bias", f"{ours}/bias")
+
+
+def norm(theirs: str, ours: str) -> Rules:
+    """A LayerNorm: weight and bias."""
+    return same(f"{theirs}.weight", f"{ours}/scale"), same(f"{theirs}.bias", f"{ours}/bias")
+
+
+def to_heads(theirs: str, ours: str) -> Rules:
+    """The linear layer of queries, keys or values: weight [H K, D] to kernel [D, H, K]."""
+    return (
+        transposed(f"{theirs}.weight", f"{ours}/kernel"),
+        reshaped(f"{theirs}.bias", f"{ours}/bias", (-1,)),
+    )
+
+
+def from_heads(theirs: str, ours: str) -> Rules:
+    """The linear layer behind attention: weight [D, H K] to kernel [H, K, D]."""
+    kernel = one(
+        f"{theirs}.weight",
+        f"{ours}/kernel",
+        lambda array, shape: array.T.reshape(shape),
+        lambda array: array.reshape(-1, array.shape[-1]).T,
+        "transposed",
+    )
+    return kernel, same(f"{theirs}.bias", f"{ours}/bias")
+
+
+def attention(*, query: str, key: str, value: str, out: str, ours: str = "attention") -> Rules:
+    """Four linear layers, by their names there."""
+    return together(
+        to_heads(query, f"{ours}/query"),
+        to_heads(key, f"{ours}/key"),
+        to_heads(value, f"{ours}/value"),
+        from_heads(out, f"{ours}/out"),
+    )
+
+
+def fused_attention(weight: str, bias: str | None, out: str, *, ours: str = "attention") -> Rules:
+    """Attention whose queries, keys and values come from one linear layer, in this order.
+
+    Args:
+      weight: the name of its weight, [3 H K, D].
+      bias: that of its bias; None: it has none.
+      out: the layer behind attention.
+      ours: our path.
+    """
+    names = "query", "key", "value"
+    kernel = Rule(
+        (weight,),
+        tuple(f"{ours}/{name}/kernel" for name in names),
+        lambda arrays, shapes: [
+            part.T.reshape(shape)
+            for part, shape in zip(np.split(arrays[0], 3), shapes, strict=True)
+        ],
+        lambda arrays: (np.concatenate([array.reshape(len(array), -1).T for array in arrays]),),
+        "split and transposed",
+    )
+    if bias is None:
+        return kernel, *from_heads(out, f"{ours}/out")
+    return (
+        kernel,
+        Rule(
+            (bias,),
+            tuple(f"{ours}/{name}/bias" for name in names),
+            lambda arrays, shapes: [
+                part.reshape(shape)
+                for part, shape in zip(np.split(arrays[0], 3), shapes, strict=True)
+            ],
+            lambda arrays: (np.concatenate([array.reshape(-1) for array in arrays]),),
+            "split",
+        ),
+        *from_heads(out, f"{ours}/out"),
+    )
+
+
+def patches(theirs: str, ours: str) -> Rules:
+    """A convolution whose stride is its size: weight [D, C, P, P] to kernel [P P C, D]."""
+    return (
+        one(
+            f"{theirs}.weight",
+            f"{ours}/kernel",
+            lambda array, shape: array.transpose(2, 3, 1, 0).reshape(shape),
+            unpatched,
+            "transposed",
+        ),
+        same(f"{theirs}.bias", f"{ours}/bias"),
+    )
+
+
+def unpatched(kernel: np.ndarray) -> np.ndarray:
+    """[P P 3, D] -> [D, 3, P, P]."""
+    side = round((len(kernel) / 3) ** 0.5)
+    return kernel.reshape(side, side, 3, -1).transpose(3, 2, 0, 1)
+
+
+def class_and_positions(theirs: str, ours: str = "", *, dims: int = 2) -> Rule:
+    """A table of positions whose first row is the class token's.
+
+    Args:
+      theirs: its name; [1 + N, D], or [1, 1 + N, D] with dims=3.
+      ours: the prefix of our paths class_position [1, 1, D] and position [1, N, D].
+      dims: number of axes there.
+    """
+
+    def give(arrays: Arrays) -> Arrays:
+        table = np.concatenate(arrays, axis=1)
+        return (table if dims == 3 else table[0],)
+
+    return Rule(
+        (theirs,),
+        (f"{ours}class_position", f"{ours}position"),
+        lambda arrays, shapes: (
+            arrays[0].reshape(1, -1, arrays[0].shape[-1])[:, :1],
+            arrays[0].reshape(1, -1, arrays[0].shape[-1])[:, 1:],
+        ),
+        give,
+        "split",
+    )
+
+
+def convolution(theirs: str, ours: str) -> Rules:
+    """A convolution: weight [out, in, h, w] to kernel [h, w, in, out]."""
+    return (
+        one(
+            f"{theirs}.weight",
+            f"{ours}/kernel",
+            lambda array, shape: array.transpose(2, 3, 1, 0),
+            lambda array: array.transpose(3, 2, 0, 1),
+            "transposed",
+        ),
+        same(f"{theirs}.bias", f"{ours}/bias"),
+    )
+
+
+def batch_norm(theirs: str, ours: str) -> Rules:
+    """A BatchNorm with its running statistics."""
+    return (
+        *norm(theirs, ours),
+        same(f"{theirs}.running_mean", f"batch_stats/{ours}/mean"),
+        same(f"{theirs}.running_var", f"batch_stats/{ours}/var"),
+    )
+
+
+def matching(
+    rules: Rules, ours: Mapping[str, Shape], theirs: Mapping[str, Shape] | None = None
+) -> tuple[Rules, list[str], list[str]]:
+    """The rules that a pair of checkpoints needs.
+
+    Args:
+      rules: those of the family, with `{}` for layers.
+      ours: shapes of our variables, with unrolled layers.
+      theirs: shapes of their tensors. None: all that the rules name.
+    Returns: the rules of which all of our paths exist; their tensors that no such rule takes; and
+      our paths that no rule makes from tensors that exist.
+    """
+    used = [
+        rule
+        for rule in expanded(rules, ours)
+        if all(path in ours for path in rule.ours)
+        and (theirs is None or all(name in theirs for name in rule.theirs))
+    ]
+    made = {path for rule in used for path in rule.ours}
+    taken = {name for rule in used for name in rule.theirs}
+    left = [name for name in theirs or {} if name not in taken]
+    return tuple(used), left, [path for path in ours if path not in made]
