@@ -19,18 +19,24 @@ class WeightSource(Protocol):
     Attributes:
       title: its place, in words.
       folder: its place, for messages.
-      parameters: {path: shape} of its parameters.
-      collections: {path: shape} of its other variables.
       config: its config as a tree.
       position_filter: how its positions are resampled, "bicubic" or "linear".
     """
 
     title: str
     folder: str
-    parameters: Mapping[str, list[int]]
-    collections: Mapping[str, list[int]]
     config: dict[str, Any]
     position_filter: str
+
+    @property
+    def parameters(self) -> Mapping[str, list[int]]:
+        """{path: shape} of its parameters."""
+        ...
+
+    @property
+    def collections(self) -> Mapping[str, list[int]]:
+        """{path: shape} of its other variables."""
+        ...
 
     @property
     def tokenizer(self) -> str | None:
