@@ -550,6 +550,7 @@ def code_of(page, title):
     )
 
 
+@pytest.mark.full
 def test_the_section_from_python_runs_as_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names = {}

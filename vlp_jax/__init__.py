@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from vlp_jax.config.load import list_models as list_models
     from vlp_jax.data.preprocessor import Preprocessor as Preprocessor
     from vlp_jax.evaluate import run_evaluation as run_evaluation
-    from vlp_jax.loading import Model as Model
+    from vlp_jax.inference import Model as Model
     from vlp_jax.loading import create_model as create_model
     from vlp_jax.loading import load as load
     from vlp_jax.main import train as train
@@ -43,7 +43,7 @@ __all__ = [
     "train",
 ]
 _PLACES = {
-    "Model": "vlp_jax.loading:Model",
+    "Model": "vlp_jax.inference:Model",
     "Preprocessor": "vlp_jax.data.preprocessor:Preprocessor",
     "config": "vlp_jax.config",
     "create_model": "vlp_jax.loading:create_model",

@@ -1,20 +1,19 @@
 """A model to use in Python: `vlp_jax.load(DIR)` for a trained one, `vlp_jax.create_model(NAME)` for
 a fresh one."""
 
-import dataclasses
 import functools
 import os
 from collections.abc import Collection
 from typing import Any
 
 import jax
-import numpy as np
 
 from vlp_jax.config import AnyConfig, flatten, read_config, to_tree
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets
 from vlp_jax.errors import ConfigError
 from vlp_jax.experiment import Experiment
+from vlp_jax.inference import Model
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.training.build import build_module, example_batch, vector_arrays, word_vectors
@@ -43,49 +42,6 @@ TRAINING_ONLY = (
     "model.text.word_overlap",
 )
 SHOWN = 4  # most differing keys that a message names
-
-
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A Linen module with the config and preprocessor that it was trained with, without parameters.
-
-    Attributes:
-      module: a `PretrainingModule`, whose `model` is the `VisionLanguageModel`.
-      config: the config of the run.
-      preprocessor: its preprocessor.
-    """
-
-    module: PretrainingModule
-    config: Experiment
-    preprocessor: Preprocessor
-
-    def embed(
-        self,
-        params: dict,
-        image: jax.Array | np.ndarray | None = None,
-        text: jax.Array | np.ndarray | None = None,
-        text_mask: jax.Array | np.ndarray | None = None,
-    ) -> tuple[jax.Array | None, jax.Array | None]:
-        """Embeddings of images and texts, as unit vectors.
-
-        Args:
-          params: the variables as returned by `load`.
-          image: float [B, H, W, 3], as from the preprocessor.
-          text: int [B, L], as from the preprocessor.
-          text_mask: bool [B, L]. Default: derived from the ids by the tokenizer's rule.
-        Returns: (image_embeddings, text_embeddings), each float32 [B, E], None for what is not
-          given.
-        Raises:
-          ValueError: images of another size.
-        """
-        if text is not None and text_mask is None:
-            text_mask = self.preprocessor.tokenizer.mask_of(np.asarray(text))
-        return _embed(self.module, params, image, text, text_mask)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _embed(module: PretrainingModule, variables: dict, image, text, mask):
-    return module.apply(variables, image, text, mask, method="embed")
 
 
 def load(
@@ -128,7 +84,8 @@ def load(
         build_module(config, compute),
     )
     variables = restore_variables(folder, step, ema, module, config, layout)
-    return Model(module, config, preprocessor), variables, preprocessor
+    targets = stored_targets(metadata, config)
+    return Model(module, config, preprocessor, targets, layout), variables, preprocessor
 
 
 def load_public(
@@ -140,7 +97,8 @@ def load_public(
     """
     public = read_public(place)
     module, variables = build_module(public.config, compute), public.variables(layout)
-    return Model(module, public.config, public.preprocessor), variables, public.preprocessor
+    model = Model(module, public.config, public.preprocessor, None, layout)
+    return model, variables, public.preprocessor
 
 
 def create_model(
@@ -230,10 +188,14 @@ def class_descriptions(folder: str, step: int | None = None) -> dict:
 
 def restore_targets(folder: str, step: int | None = None) -> Targets:
     """The targets that a checkpoint was trained to predict, with their classes."""
-    checkpoints, step = checkpoint_folder(folder), find_step(folder, step)
-    # old checkpoints have no targets
-    stored = read_metadata(checkpoints, step).get("targets") or {}
+    step = find_step(folder, step)
+    metadata = read_metadata(checkpoint_folder(folder), step)
+    return stored_targets(metadata, restore_config(folder, step))
+
+
+def stored_targets(metadata: dict[str, Any], config: Experiment) -> Targets:
+    """The targets in a checkpoint's metadata."""
+    stored = metadata.get("targets") or {}  # old checkpoints have no targets
     return Targets(
-        restore_config(folder, step).data.targets,
-        {name: tuple(entry["classes"]) for name, entry in stored.items()},
+        config.data.targets, {name: tuple(entry["classes"]) for name, entry in stored.items()}
     )

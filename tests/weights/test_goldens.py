@@ -4,7 +4,7 @@ library, stored by tests/golden/make_weights.py."""
 import pytest
 from weight_reference import GOLDEN, errors, family, place_of, read_golden
 
-from vlp_jax.loading import Model
+from vlp_jax.inference import Model
 from vlp_jax.weights.public import read_public
 
 BOUND = 1e-5  # max|a - b| / max|b|, float32

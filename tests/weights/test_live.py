@@ -26,7 +26,7 @@ from weight_reference import (
     write_reference,
 )
 
-from vlp_jax.loading import Model
+from vlp_jax.inference import Model
 from vlp_jax.weights.export import as_exported
 from vlp_jax.weights.files import write_json, write_tensors
 from vlp_jax.weights.formats.format import format_named
