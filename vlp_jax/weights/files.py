@@ -116,11 +116,9 @@ def write_tokenizer(folder: str, tokenizer: Tokenizer, settings: dict[str, Any])
             "do_lower_case": "lower_case" in spec.canonicalize,
             **settings,
         }
-    tokens = {
-        "bos_token": spec.start_token,
-        "eos_token": spec.end_token,
-        "pad_token": spec.padding_token,
-    }
+    # transformers finds its special tokens in texts too, in which CLIP's padding "!" is a character
+    padding = spec.padding_token if len(spec.padding_token) > 1 else spec.end_token
+    tokens = {"bos_token": spec.start_token, "eos_token": spec.end_token, "pad_token": padding}
     write_json(
         folder,
         "tokenizer_config.json",

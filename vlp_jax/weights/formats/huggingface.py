@@ -243,5 +243,5 @@ def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
         "data.images.crop_offset": "floor",
         "data.images.mean": tuple(theirs.get("image_mean", ())) if normalised else (0.0,) * 3,
         "data.images.std": tuple(theirs.get("image_std", ())) if normalised else (1.0,) * 3,
-        "data.images.transparency": "drop",
+        "data.images.transparency": "composite",  # over white
     }
