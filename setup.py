@@ -86,7 +86,7 @@ setup(
         "wandb": ["wandb>=0.20,<1"],
         # the latter two for a database file
         "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1"],
-        "notebook": ["jupyterlab", "matplotlib"],
+        "notebook": ["jupyterlab", "matplotlib", "nbclient>=0.10"],
         "parity": ["torch==2.13.0", "safetensors"],
     },
 )

@@ -356,7 +356,6 @@ def test_two_hosts_train_on_packed_captions_views_and_mixed_pictures_as_one_and_
         "evaluators={}",
         "data.batch_size=32",
         "precision.compute=float32",
-        f"hosts.heartbeat_seconds={HEARTBEAT}",
         *changes,
     )
     flags = [

@@ -15,6 +15,7 @@ from vlp_jax.config import to_tree
 from vlp_jax.data.config import DataConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.target_kinds import ClassesConfig
+from vlp_jax.data.text.tokenizer_models import same_vocabulary
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.reporting import report
@@ -279,14 +280,14 @@ def check_words(
     key: str, of_words: Sequence[str], source: WeightSource, preprocessor: Preprocessor
 ) -> None:
     """Checks that parameters with an axis of the vocabulary come from a model with the same
-    tokenizer. One without a tokenizer is not checked.
+    vocabulary. One without a tokenizer is not checked.
 
     Raises:
-      ConfigError: the other model has another tokenizer.
+      ConfigError: the other model has another vocabulary.
     """
     if not of_words or source.tokenizer is None:
         return
-    if source.tokenizer != preprocessor.tokenizer.definition:
+    if not same_vocabulary(source.tokenizer, preprocessor.tokenizer.definition):
         raise ConfigError(
             f"{key}: {of_words[0]} in {source.folder} belongs to the words of another "
             f"tokenizer than data.text.tokenizer={preprocessor.tokenizer.spec.tokenizer!r}; use "

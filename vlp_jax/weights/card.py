@@ -68,6 +68,8 @@ def metrics(workdir: str, step: int) -> dict[str, float]:
             found |= {
                 name: value
                 for name, value in row.items()
-                if "/" in name and not name.startswith("train/") and isinstance(value, float)
+                if "/" in name
+                and not name.startswith(("train/", "goodput/"))
+                and isinstance(value, float)
             }
     return found

@@ -165,6 +165,11 @@ def sentencepiece_proto(definition: str) -> bytes | None:
     return None
 
 
+def same_vocabulary(one: str, other: str) -> bool:
+    """Whether two definitions have the same tokens with the same ids, however they split a text."""
+    return one == other or model_of(one).tokens() == model_of(other).tokens()
+
+
 def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokenizers.Tokenizer:
     """BERT's WordPiece (Devlin et al. 2019).
 
