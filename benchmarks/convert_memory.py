@@ -46,7 +46,8 @@ def convert(origin: str, target: str) -> None:
     from vlp_jax import convert
 
     start = time.monotonic()
-    convert.main([f"--from={origin}", f"--to={target}", "-q"])
+    inwards = ["--tokenizer=embedded:clip"] if origin.startswith("huggingface:") else []
+    convert.main([f"--from={origin}", f"--to={target}", "-q", *inwards])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"{origin} -> {target}: peak {peak / 2**30:.2f} GiB, {time.monotonic() - start:.0f} s")
 
@@ -74,7 +75,8 @@ def write(folder: pathlib.Path, layers: int) -> int:
         for rule in rules_of(family, shapes):
             ours = [rng.normal(0, 0.02, shapes[path]).astype(np.float32) for path in rule.ours]
             total += sum(math.prod(shapes[path]) for path in rule.ours) * 4
-            yield from zip(rule.theirs, map(np.ascontiguousarray, rule.give(ours)), strict=True)
+            arrays = [np.array(array, order="C") for array in rule.give(ours)]
+            yield from zip(rule.theirs, arrays, strict=True)
 
     write_tensors(str(folder), "model", tensors(), shard_bytes=1_000_000_000)
     return total

@@ -13,8 +13,8 @@ python -m vlp_jax.convert --from=DIR --to=openclip:DIR
 Weights are read from safetensors and npz files alone. Nothing is left of a conversion that fails.
 """
 
-import json
-import os
+import contextlib
+import ctypes
 from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, run_entry_point
@@ -24,7 +24,7 @@ from vlp_jax.reporting import report
 if TYPE_CHECKING:
     from vlp_jax.weights.public import PublicModel
 
-REPORT = "conversion.json"  # in the folder that is written
+M_ARENA_MAX = -8  # of malloc.h
 
 
 def main(arguments: list[str]) -> int:
@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
     if given.origin is None or given.to is None:
         missing = "--from" if given.origin is None else "--to"
         raise ConfigError(f"{missing} is missing; see python -m vlp_jax.convert --help")
+    use_few_arenas()
     from vlp_jax.weights.public import is_public
 
     inwards, outwards = is_public(given.origin), is_public(given.to)
@@ -74,6 +75,13 @@ def main(arguments: list[str]) -> int:
 
             report(f"uploaded to {upload(given.to.partition(':')[2], given.push_to_hub)}")
     return 0
+
+
+def use_few_arenas() -> None:
+    """Lets threads of glibc's allocator use the memory that others have freed: many gigabytes of
+    arrays come and go."""
+    with contextlib.suppress(AttributeError, OSError):  # another C library
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 2)
 
 
 def convert_in(origin: str, folder: str, tokenizer: str | None) -> None:
@@ -145,12 +153,6 @@ def convert_out(
         f"{place}: {exported.family.title} from {workdir}, step {step}, "
         f"{sum(len(rule.theirs) for rule in exported.rules)} tensors{left}"
     )
-
-
-def write_report(folder: str, facts: dict) -> None:
-    """Writes the report of a conversion into the folder that was written."""
-    with open(os.path.join(folder, REPORT), "w", encoding="utf-8") as file:
-        json.dump(facts, file, indent=2)
 
 
 if __name__ == "__main__":

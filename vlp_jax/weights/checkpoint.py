@@ -4,6 +4,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import jax
 import orbax.checkpoint as ocp
 
 from vlp_jax.config import to_tree
@@ -15,6 +16,8 @@ from vlp_jax.training.state import leaf_fingerprints
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
+
+SMALL = 10_000_000  # bytes of arrays that are copied with the largest
 
 
 def write_checkpoint(
@@ -80,9 +83,14 @@ def check_absent(folder: str) -> None:
 
 
 def write_items(folder: str, items: dict[str, Any], metadata: dict[str, Any]) -> None:
-    """Writes the items and metadata of checkpoint 0."""
+    """Writes the items and metadata of checkpoint 0, one array after another."""
+    largest = max(leaf.nbytes for item in items.values() for leaf in jax.tree.leaves(item))
+    in_turn: Any = (largest + SMALL) / 1e9  # gigabytes, of which copies are made at a time
+    handlers = {name: ocp.StandardCheckpointHandler(save_concurrent_gb=in_turn) for name in items}
     trees = {name: ocp.args.StandardSave(item) for name, item in items.items()}
     with ocp.CheckpointManager(
-        folder, options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
+        folder,
+        item_handlers={**handlers, "metadata": ocp.JsonCheckpointHandler()},
+        options=ocp.CheckpointManagerOptions(enable_async_checkpointing=False),
     ) as manager:
         manager.save(0, args=ocp.args.Composite(metadata=ocp.args.JsonSave(metadata), **trees))

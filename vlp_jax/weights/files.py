@@ -64,7 +64,11 @@ def write_tensors(
     total = size = 0
 
     def write() -> None:
-        save_file(held, shard(folder, stem, len(shards)), metadata={"format": "pt"})
+        path = shard(folder, stem, len(shards))
+        with open(path, "wb") as file:  # with the permissions of any new file
+            permissions = os.fstat(file.fileno()).st_mode
+        save_file(held, path, metadata={"format": "pt"})
+        os.chmod(path, permissions)
         shards.append(list(held))
         held.clear()
 
