@@ -44,6 +44,10 @@ class Family:
     processor: ClassVar[str] = ""
     # how positions of patches are resampled for another grid, "bicubic" or "linear"
     position_filter: ClassVar[str] = "bicubic"
+    # the tower that the checkpoint lacks, "image" or "text"; "": it has both
+    absent: ClassVar[str] = ""
+    # {our dotted key: value} of the tower that stands in for it
+    stand_in: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
     # names in tokenizer_config.json of the tokens before and after each text; None: there is none
     text_tokens: ClassVar[tuple[str | None, str | None]] = (None, None)
     # what the tokens are where no file says so
@@ -136,6 +140,10 @@ HUGGINGFACE = Kinds(
     {
         "clip": "vlp_jax.weights.families.clip:Clip",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
+        "clip_vision_model": "vlp_jax.weights.families.clip_alone:ClipImage",
+        "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
+        "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
+        "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
     }
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})

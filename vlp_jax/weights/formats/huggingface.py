@@ -71,21 +71,25 @@ class HuggingFace(Format):
         """Writes config, weights, tokenizer, processor and model card."""
         family, tokenizer = exported.family, exported.preprocessor.tokenizer
         check_end(family, tokenizer)
+        theirs = exported.theirs
         write_json(
             folder,
             "config.json",
             {
-                **with_token_ids(exported.theirs, tokenizer),
-                "architectures": [family.title],
+                **(theirs if family.absent == "text" else with_token_ids(theirs, tokenizer)),
+                "architectures": theirs.get("architectures") or [family.title],
                 "model_type": family.model_type,
                 "dtype": "float32",
             },
         )
         write_tensors(folder, "model", exported.tensors())
-        processor = {"processor_class": family.processor}
-        left = write_tokenizer(folder, tokenizer, processor)
-        images = image_processor(exported.preprocessor, family.image_processor)
-        write_json(folder, "preprocessor_config.json", {**images, **processor})
+        processor = {"processor_class": family.processor} if family.processor else {}
+        left: list[str] = []
+        if family.absent != "text":
+            left = write_tokenizer(folder, tokenizer, processor)
+        if family.absent != "image":
+            images = image_processor(exported.preprocessor, family.image_processor)
+            write_json(folder, "preprocessor_config.json", {**images, **processor})
         write_text(folder, "README.md", exported.card + text_note(left))
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -111,7 +115,7 @@ class HuggingFace(Format):
     def text_settings(self) -> dict[str, Any]:
         """The keys of `data.text`, from the folder's tokenizer."""
         held = [name for name in TOKENIZERS if os.path.exists(os.path.join(self.folder, name))]
-        if not held:
+        if not held or self.family.absent == "text":
             return self.family.text_settings({})
         path = os.path.join(self.folder, "tokenizer_config.json")
         tokens = read_json(path) if os.path.exists(path) else {}
