@@ -144,6 +144,8 @@ HUGGINGFACE = Kinds(
         "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
         "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
         "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
+        "vit": "vlp_jax.weights.families.vit:Vit",
+        "deit": "vlp_jax.weights.families.vit:Deit",
     }
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})

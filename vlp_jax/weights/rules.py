@@ -250,27 +250,55 @@ def unpatched(kernel: np.ndarray) -> np.ndarray:
 
 
 def class_and_positions(theirs: str, ours: str = "", *, dims: int = 2) -> Rule:
-    """A table of positions whose first row is the class token's.
+    """A table of positions whose first rows are those of class tokens.
 
     Args:
-      theirs: its name; [1 + N, D], or [1, 1 + N, D] with dims=3.
-      ours: the prefix of our paths class_position [1, 1, D] and position [1, N, D].
+      theirs: its name; [C + N, D], or [1, C + N, D] with dims=3.
+      ours: the prefix of our paths class_position [1, C, D] and position [1, N, D].
       dims: number of axes there.
     """
+
+    def take(arrays: Arrays, shapes: Sequence[Shape]) -> Arrays:
+        table, front = arrays[0].reshape(1, -1, arrays[0].shape[-1]), shapes[0][1]
+        return table[:, :front], table[:, front:]
 
     def give(arrays: Arrays) -> Arrays:
         table = np.concatenate(arrays, axis=1)
         return (table if dims == 3 else table[0],)
 
+    return Rule((theirs,), (f"{ours}class_position", f"{ours}position"), take, give, "split")
+
+
+def class_without_position(theirs: str, ours: str = "") -> Rule:
+    """A class token [1, 1, D] that has no position there, and one of zeros here."""
     return Rule(
         (theirs,),
-        (f"{ours}class_position", f"{ours}position"),
-        lambda arrays, shapes: (
-            arrays[0].reshape(1, -1, arrays[0].shape[-1])[:, :1],
-            arrays[0].reshape(1, -1, arrays[0].shape[-1])[:, 1:],
-        ),
-        give,
-        "split",
+        (f"{ours}class_token", f"{ours}class_position"),
+        lambda arrays, shapes: (arrays[0].reshape(shapes[0]), np.zeros(shapes[1], np.float32)),
+        lambda arrays: (arrays[0] + arrays[1],),
+        "with a position of zeros",
+    )
+
+
+def joined(theirs: Sequence[str], ours: str, axis: int = 1) -> Rule:
+    """Several tensors that are one parameter, along an axis on which each has the length 1."""
+    return Rule(
+        tuple(theirs),
+        (ours,),
+        lambda arrays, shapes: (np.concatenate(arrays, axis=axis),),
+        lambda arrays: np.split(arrays[0], len(theirs), axis=axis),
+        "joined",
+    )
+
+
+def without_bias(theirs: str, ours: str) -> Rule:
+    """The linear layer of keys, weight [H K, D], without a bias there; here it is zero."""
+    return Rule(
+        (f"{theirs}.weight",),
+        (f"{ours}/kernel", f"{ours}/bias"),
+        lambda arrays, shapes: (arrays[0].T.reshape(shapes[0]), np.zeros(shapes[1], np.float32)),
+        lambda arrays: (arrays[0].reshape(len(arrays[0]), -1).T,),
+        "transposed, with a bias of zeros",
     )
 
 
