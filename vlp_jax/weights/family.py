@@ -150,3 +150,11 @@ HUGGINGFACE = Kinds(
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})
+TIMM = Kinds(
+    {
+        "vit": "vlp_jax.weights.families.timm_vit:TimmVit",
+        "resnet": "vlp_jax.weights.families.timm_convolutions:TimmResNet",
+        "vgg": "vlp_jax.weights.families.timm_convolutions:TimmVgg",
+        "inception_v3": "vlp_jax.weights.families.timm_convolutions:TimmInception",
+    }
+)

@@ -26,6 +26,7 @@ class Rule:
       take: from their arrays and our shapes to our arrays.
       give: from our arrays to theirs.
       kind: the rearrangement in words, for reports.
+      unless: names of theirs with which the rule does not hold.
     """
 
     theirs: tuple[str, ...]
@@ -33,12 +34,14 @@ class Rule:
     take: Callable[[Arrays, Sequence[Shape]], Arrays]
     give: Callable[[Arrays], Arrays]
     kind: str
+    unless: tuple[str, ...] = ()
 
     def within(self, theirs: str, ours: str) -> "Rule":
         """The rule with prefixes before its names and paths."""
         return dataclasses.replace(
             self,
             theirs=tuple(f"{theirs}{name}" for name in self.theirs),
+            unless=tuple(f"{theirs}{name}" for name in self.unless),
             ours=tuple(prefixed(ours, path) for path in self.ours),
         )
 
@@ -47,6 +50,7 @@ class Rule:
         return dataclasses.replace(
             self,
             theirs=tuple(name.replace("{}", str(number)) for name in self.theirs),
+            unless=tuple(name.replace("{}", str(number)) for name in self.unless),
             ours=tuple(path.replace("{}", str(number)) for path in self.ours),
         )
 
@@ -200,33 +204,85 @@ def fused_attention(weight: str, bias: str | None, out: str, *, ours: str = "att
       out: the layer behind attention.
       ours: our path.
     """
-    names = "query", "key", "value"
+    return (
+        *fused_heads(weight, bias, tuple(f"{ours}/{name}" for name in ("query", "key", "value"))),
+        *from_heads(out, f"{ours}/out"),
+    )
+
+
+def fused_heads(weight: str, bias: str | None, ours: Sequence[str]) -> Rules:
+    """Linear layers of heads that are one layer there, as queries, keys and values often are.
+
+    Args:
+      weight: the name of its weight, [3 H K, D] of three layers.
+      bias: that of its bias; None: it has none.
+      ours: our paths.
+    """
     kernel = Rule(
         (weight,),
-        tuple(f"{ours}/{name}/kernel" for name in names),
+        tuple(f"{path}/kernel" for path in ours),
         lambda arrays, shapes: [
             part.T.reshape(shape)
-            for part, shape in zip(np.split(arrays[0], 3), shapes, strict=True)
+            for part, shape in zip(np.split(arrays[0], len(ours)), shapes, strict=True)
         ],
         lambda arrays: (np.concatenate([array.reshape(len(array), -1).T for array in arrays]),),
         "split and transposed",
     )
     if bias is None:
-        return kernel, *from_heads(out, f"{ours}/out")
+        return (kernel,)
     return (
         kernel,
         Rule(
             (bias,),
-            tuple(f"{ours}/{name}/bias" for name in names),
+            tuple(f"{path}/bias" for path in ours),
             lambda arrays, shapes: [
                 part.reshape(shape)
-                for part, shape in zip(np.split(arrays[0], 3), shapes, strict=True)
+                for part, shape in zip(np.split(arrays[0], len(ours)), shapes, strict=True)
             ],
             lambda arrays: (np.concatenate([array.reshape(-1) for array in arrays]),),
             "split",
         ),
-        *from_heads(out, f"{ours}/out"),
     )
+
+
+def zeros(ours: str, weight: str, unless: str) -> Rule:
+    """A parameter of zeros, for one that they have not.
+
+    Args:
+      ours: our path, such as that of a bias.
+      weight: a tensor that they have; it gives nothing, and another rule takes it.
+      unless: the name that a tensor for the parameter would have.
+    """
+    return Rule(
+        (weight,),
+        (ours,),
+        lambda arrays, shapes: (np.zeros(shapes[0], np.float32),),
+        lambda arrays: (),
+        "zeros",
+        (unless,),
+    )
+
+
+def gated(theirs: str, gate: str, ours: str) -> Rules:
+    """A linear layer whose first half of outputs is the gate of the second.
+
+    Args:
+      theirs: its name.
+      gate: our path of the gate.
+      ours: our path of the other half.
+    """
+    paths = gate, ours
+
+    def halves(name: str) -> Rule:
+        return Rule(
+            (f"{theirs}.{'weight' if name == 'kernel' else 'bias'}",),
+            tuple(f"{path}/{name}" for path in paths),
+            lambda arrays, shapes: [part.T for part in np.split(arrays[0], 2)],
+            lambda arrays: (np.concatenate([array.T for array in arrays]),),
+            "split and transposed",
+        )
+
+    return halves("kernel"), halves("bias")
 
 
 def patches(theirs: str, ours: str) -> Rules:
@@ -269,17 +325,6 @@ def class_and_positions(theirs: str, ours: str = "", *, dims: int = 2) -> Rule:
     return Rule((theirs,), (f"{ours}class_position", f"{ours}position"), take, give, "split")
 
 
-def class_without_position(theirs: str, ours: str = "") -> Rule:
-    """A class token [1, 1, D] that has no position there, and one of zeros here."""
-    return Rule(
-        (theirs,),
-        (f"{ours}class_token", f"{ours}class_position"),
-        lambda arrays, shapes: (arrays[0].reshape(shapes[0]), np.zeros(shapes[1], np.float32)),
-        lambda arrays: (arrays[0] + arrays[1],),
-        "with a position of zeros",
-    )
-
-
 def joined(theirs: Sequence[str], ours: str, axis: int = 1) -> Rule:
     """Several tensors that are one parameter, along an axis on which each has the length 1."""
     return Rule(
@@ -288,17 +333,6 @@ def joined(theirs: Sequence[str], ours: str, axis: int = 1) -> Rule:
         lambda arrays, shapes: (np.concatenate(arrays, axis=axis),),
         lambda arrays: np.split(arrays[0], len(theirs), axis=axis),
         "joined",
-    )
-
-
-def without_bias(theirs: str, ours: str) -> Rule:
-    """The linear layer of keys, weight [H K, D], without a bias there; here it is zero."""
-    return Rule(
-        (f"{theirs}.weight",),
-        (f"{ours}/kernel", f"{ours}/bias"),
-        lambda arrays, shapes: (arrays[0].T.reshape(shapes[0]), np.zeros(shapes[1], np.float32)),
-        lambda arrays: (arrays[0].reshape(len(arrays[0]), -1).T,),
-        "transposed, with a bias of zeros",
     )
 
 
@@ -325,6 +359,15 @@ def batch_norm(theirs: str, ours: str) -> Rules:
     )
 
 
+def without_parts(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules without those that make only a part of what another one makes."""
+    most: dict[str, int] = {}
+    for rule in rules:
+        for path in rule.ours:
+            most[path] = max(most.get(path, 0), len(rule.ours))
+    return [rule for rule in rules if all(most[path] == len(rule.ours) for path in rule.ours)]
+
+
 def matching(
     rules: Rules, ours: Mapping[str, Shape], theirs: Mapping[str, Shape] | None = None
 ) -> tuple[Rules, list[str], list[str]]:
@@ -341,8 +384,13 @@ def matching(
         rule
         for rule in expanded(rules, ours)
         if all(path in ours for path in rule.ours)
-        and (theirs is None or all(name in theirs for name in rule.theirs))
+        and (
+            theirs is None
+            or all(name in theirs for name in rule.theirs)
+            and not any(name in theirs for name in rule.unless)
+        )
     ]
+    used = without_parts(used)
     made = {path for rule in used for path in rule.ours}
     taken = {name for rule in used for name in rule.theirs}
     left = [name for name in theirs or {} if name not in taken]

@@ -4,6 +4,7 @@ and preprocessor.
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -163,11 +164,17 @@ def image_processor(preprocessor: Preprocessor, kind: str) -> dict[str, Any]:
             "cannot be exported; no image processor of transformers does the same"
         )
     square, crop = dict(height=side, width=side), spec.resize == "shortest_side_crop"
+    if spec.crop_fraction != 1 and not crop:
+        raise ConfigError(
+            f"data.images.crop_fraction: {spec.crop_fraction} cannot be exported with resize="
+            f"{spec.resize!r}; no image processor of transformers does the same"
+        )
+    shortest = math.floor(side / spec.crop_fraction + 1e-6)
     return {
         "image_processor_type": kind,
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": side} if crop else square,
+        "size": {"shortest_edge": shortest} if crop else square,
         "resample": next(key for key, value in FILTERS.items() if value == spec.interpolation),
         "do_center_crop": crop,
         **({"crop_size": square} if crop else {}),
@@ -218,6 +225,11 @@ def with_defaults(kind: str, config: dict[str, Any], path: str) -> dict[str, Any
         raise CheckpointError(f"{path}: is no config of a {kind}: {reason}") from error
 
 
+def side_of(size: int | Mapping[str, int]) -> int:
+    """The side of a square that is given as a number, or by its height."""
+    return size if isinstance(size, int) else size["height"]
+
+
 def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The keys of `data.images` of an image processor's settings.
 
@@ -241,7 +253,11 @@ def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
     if abs(scale * 255 - 1) > 1e-6:
         raise CheckpointError(f"{place}: rescale_factor is {scale}, and only 1/255 is supported")
     normalised = theirs.get("do_normalize", True)
+    shown = 1.0
+    if crop and "crop_size" in theirs:
+        shown = side_of(theirs["crop_size"]) / size["shortest_edge"]
     return {
+        "data.images.crop_fraction": min(shown, 1.0),
         "data.images.resize": "shortest_side_crop" if crop else "squash",
         "data.images.interpolation": FILTERS[number],
         "data.images.crop_offset": "floor",
