@@ -41,11 +41,12 @@ def save(model, folder):
     from safetensors.torch import save_file
 
     save_file(model.state_dict(), folder / "model.safetensors")
+    pooling = getattr(model, "global_pool", None)
     config = dict(
         architecture=model.pretrained_cfg["architecture"],
         num_classes=model.num_classes,
-        global_pool=model.global_pool,
-        model_args=dict(num_heads=model.heads),
+        global_pool=pooling if isinstance(pooling, str) else "avg",
+        model_args=dict(num_heads=model.heads) if model.heads else {},
         pretrained_cfg={
             key: model.pretrained_cfg[key]
             for key in ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")

@@ -39,36 +39,11 @@ TANH = re.compile(
 )
 POOLINGS = {"token": "cls", "avg": "mean", "map": "map"}
 # arguments of a model that tensors show, or that change no output
-SHOWN = [
-    "img_size",
-    "patch_size",
-    "in_chans",
-    "num_classes",
-    "global_pool",
-    "embed_dim",
-    "depth",
-    "num_heads",
-    "mlp_ratio",
-    "qkv_bias",
-    "init_values",
-    "class_token",
-    "no_embed_class",
-    "reg_tokens",
-    "pre_norm",
-    "fc_norm",
-    "act_layer",
-    "dynamic_img_size",
-    "dynamic_img_pad",
-    "drop_rate",
-    "pos_drop_rate",
-    "patch_drop_rate",
-    "proj_drop_rate",
-    "attn_drop_rate",
-    "drop_path_rate",
-    "weight_init",
-    "fix_init",
-    "strict_img_size",
-]
+SHOWN = re.compile(
+    r"img_size|patch_size|in_chans|num_classes|global_pool|embed_dim|depth|num_heads|mlp_ratio|"
+    r"qkv_bias|init_values|class_token|no_embed_class|reg_tokens|pre_norm|fc_norm|act_layer|"
+    r"dynamic_img_size|dynamic_img_pad|strict_img_size|weight_init|fix_init|\w*drop\w*_rate"
+)
 
 
 def prefix_tokens(*tokens: str, unless: tuple[str, ...] = ()) -> Rule:
@@ -166,7 +141,7 @@ class TimmVit(ImageAlone):
     ) -> dict[str, Any]:
         """The settings that the shapes, the arguments of the model and its name give."""
         given, name = theirs.get("model_args", {}), theirs["architecture"]
-        unknown = sorted(key for key, value in given.items() if key not in SHOWN and value)
+        unknown = sorted(key for key, value in given.items() if value and not SHOWN.fullmatch(key))
         if unknown or "pos_embed" not in shapes or "patch_embed.proj.weight" not in shapes:
             missing = unknown or ["a ViT without pos_embed or patch_embed.proj"]
             raise CheckpointError(f"{place}: {missing[0]} is not supported")
