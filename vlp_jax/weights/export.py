@@ -125,6 +125,8 @@ def as_exported(
     family, theirs = family_for(kind, config, shapes)
     objectives = objective_paths(config, family, shapes)
     renamed = {objectives.get(path, path): shape for path, shape in shapes.items()}
+    constants = family.constants(config)
+    renamed |= {path: array.shape for path, array in constants.items()}
     statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     renamed |= {path: array.shape for path, array in statistics.items()}
     rules, _, left = matching(family.rules, renamed)
@@ -135,7 +137,7 @@ def as_exported(
             + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
         )
     ours = {new: old for old, new in objectives.items()}
-    arrays = {**flat(variables["params"]), **statistics}
+    arrays = {**constants, **flat(variables["params"]), **statistics}
 
     def read(path: str) -> np.ndarray:
         return array_at(arrays, ours.get(path, path))
@@ -177,18 +179,23 @@ def parameter_shapes(config: "Experiment") -> dict[str, Shape]:
 def objective_paths(
     config: "Experiment", family: Family, shapes: Mapping[str, Shape]
 ) -> dict[str, str]:
-    """{our path: path as in the rules} of the parameters of the family's objective, which may have
-    another name here."""
-    kind = family.settings.fixed.get("objectives.contrastive.kind")
+    """{our path: path as in the rules} of the parameters of the family's objectives, which may have
+    other names here."""
+    kinds = {
+        kind: key.split(".")[1]
+        for key, kind in family.settings.fixed.items()
+        if key.startswith("objectives.") and key.endswith(".kind")
+    }
+    found: dict[str, str] = {}
     for name, objective in config.objectives.items():
-        if objective.kind == kind:
-            here = f"objectives_{name}/"
-            return {
-                path: f"objectives_contrastive/{path.removeprefix(here)}"
+        here, there = f"objectives_{name}/", kinds.pop(objective.kind, None)
+        if there is not None:
+            found |= {
+                path: f"objectives_{there}/{path.removeprefix(here)}"
                 for path in shapes
                 if path.startswith(here)
             }
-    return {}
+    return found
 
 
 def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:

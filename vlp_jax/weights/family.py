@@ -6,6 +6,8 @@ import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from vlp_jax.config import flatten, to_tree
 from vlp_jax.config.registry import Kinds
 from vlp_jax.models.stack import StackConfig
@@ -102,6 +104,11 @@ class Family:
         """
         return self.settings.give(resolved(config), self.defaults())
 
+    def constants(self, config: "Experiment") -> dict[str, np.ndarray]:
+        """{path as in the rules: array} of what they store and we compute, such as fixed
+        positions."""
+        return {}
+
     def defaults(self) -> dict[str, Any]:
         """Their config at its defaults: that of transformers for a `model_type`."""
         if not self.model_type:
@@ -145,6 +152,7 @@ HUGGINGFACE = Kinds(
         "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
         "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
         "vit": "vlp_jax.weights.families.vit:Vit",
+        "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
         "deit": "vlp_jax.weights.families.vit:Deit",
     }
 )
