@@ -97,7 +97,10 @@ def write_again(reference, exported, folder):
     kind, theirs = exported.family, exported.theirs
     if reference.FORMAT == "huggingface":
         original = json.loads((folder / "config.json").read_text())
-        names = {"architectures": [kind.title], "model_type": kind.model_type}
+        names = {
+            "architectures": theirs.get("architectures") or [kind.title],
+            "model_type": kind.model_type,
+        }
         write_json(again, "config.json", {**with_ids(theirs, original), **names})
         write_tensors(again, "model", exported.tensors())
     else:

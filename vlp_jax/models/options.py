@@ -152,6 +152,7 @@ class LayerOptions:
     depth: int = 1  # of the stack; scales the initial values of "clip" and "gpt2"
     attention: str = "auto"  # "plain": never a platform's kernel
     precision: Precision = Precision()
+    position_buckets: int = 0  # of each layer's relative position bias; 0: it has none
     # branches whose parameters a decoder does not share with its tower: "attention", "cross", "mlp"
     own: tuple[str, ...] = ()
 

@@ -3,7 +3,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import flax.linen as nn
 import jax
@@ -35,6 +35,12 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
     decoder_width: int = between(512, 4)
     decoder_depth: int = between(8, 1)
     decoder_heads: int = between(16, 1)
+    decoder_mlp_dim: int | None = between(None, 1)  # None: 4 decoder_width
+    decoder_norm_epsilon: float = between(1e-6, 0.0, 1.0)
+    # learned: of all tokens, also of class tokens and registers
+    decoder_position: Literal["sincos2d", "learned"] = "sincos2d"
+    # False: the targets are the pixels as the tower reads them
+    normalised_pixels: bool = True
 
     takes_packed = True  # no text is used
     reads_pixels = True
@@ -57,18 +63,21 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
                 f"by 4 and by its {self.decoder_heads} heads"
             )
 
+    @property
+    def mlp_dim(self) -> int:
+        """The hidden width of the decoder's MLPs."""
+        return self.decoder_mlp_dim or 4 * self.decoder_width
+
     def build(self) -> "MaskedAutoencoder":
         """The decoder of patches of these settings."""
         return MaskedAutoencoder(self)
 
     def flops(self, model: ModelConfig, batch: int) -> int:
         """The tower on the visible patches, and the decoder on all."""
-        decoder = Size(
-            self.decoder_width, self.decoder_depth, self.decoder_heads, 4 * self.decoder_width
-        )
+        decoder = Size(self.decoder_width, self.decoder_depth, self.decoder_heads, self.mlp_dim)
         tower, patches = model.image, model.image.side**2
         others, visible = (
-            tower.class_token + tower.registers,
+            tower.front + tower.registers,
             max(1, int(patches * (1.0 - self.mask_ratio))),
         )
         flops = (
@@ -81,11 +90,11 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
 
 class MaskedAutoencoder(Objective):
     """The mean squared error on the pixels of masked patches, each normalised by its own mean and
-    variance.
+    variance unless `normalised_pixels` is False.
 
     The image tower, a ViT, encodes only the visible patches. The input of a light decoder, part of
-    the objective, is their encodings, a learned mask token at every other position, and fixed
-    position embeddings. The metric `target_variance` is the loss of a decoder that predicts the
+    the objective, is their encodings, a learned mask token at every other position, and position
+    embeddings. The metric `target_variance` is the loss of a decoder that predicts the
     mean everywhere.
     """
 
@@ -104,9 +113,9 @@ class MaskedAutoencoder(Objective):
         )
         tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
         # tokens around those of the patches
-        front, behind = int(tower.class_token), tower.registers
+        front, behind = tower.front, tower.registers
         predicted = self.decode(present(tokens), restore, side, 3 * patch**2, front, behind, model)
-        targets = patch_targets(image, patch)
+        targets = patch_targets(image, patch, self.config.normalised_pixels)
         masked = (restore >= kept.shape[1]).astype(jnp.float32)
 
         def mean_over_masked(errors: jax.Array) -> jax.Array:
@@ -152,13 +161,16 @@ class MaskedAutoencoder(Objective):
         x = jnp.take_along_axis(
             jnp.concatenate([visible, hidden], axis=1), restore[:, :, None], axis=1
         )
-        x = jnp.concatenate(
-            [around[0], x + jnp.asarray(sincos2d(side, width), x.dtype), around[1]], axis=1
-        )
+        fixed = self.config.decoder_position == "sincos2d"
+        x = x + jnp.asarray(sincos2d(side, width), x.dtype) if fixed else x
+        x = jnp.concatenate([around[0], x, around[1]], axis=1)
+        if not fixed:
+            x = x + self.param("position", init, (1, x.shape[1], width), jnp.float32)
         options = LayerOptions(
             width=width,
             heads=heads,
-            mlp_dim=4 * width,
+            mlp_dim=self.config.mlp_dim,
+            norm_epsilon=self.config.decoder_norm_epsilon,
             depth=self.config.decoder_depth,
             precision=precision,
         )
@@ -180,15 +192,17 @@ def visible_patches(
     return order[:, : max(1, int(count * (1.0 - mask_ratio)))], jnp.argsort(order, axis=1)
 
 
-def patch_targets(image: jax.Array, patch: int) -> jax.Array:
+def patch_targets(image: jax.Array, patch: int, normalised: bool = True) -> jax.Array:
     """[B, H, W, 3] -> float32 [B, N, 3 patch^2]: each patch minus its mean, divided by its standard
-    deviation.
+    deviation where they are normalised.
 
     The deviation is unbiased, with 1e-6 added to the variance, as in the paper's code.
     """
     patches = rearrange(
         image.astype(jnp.float32), "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch
     )
+    if not normalised:
+        return patches
     mean, variance = (
         patches.mean(axis=-1, keepdims=True),
         patches.var(axis=-1, keepdims=True, ddof=1),

@@ -121,26 +121,43 @@ def as_exported(
       ConfigError: the format has no such model.
     """
     config = unrolled(config)
-    family, theirs = family_for(kind, config)
     shapes = parameter_shapes(config)
+    family, theirs = family_for(kind, config, shapes)
     objectives = objective_paths(config, family, shapes)
     renamed = {objectives.get(path, path): shape for path, shape in shapes.items()}
+    constants = family.constants(config)
+    renamed |= {path: array.shape for path, array in constants.items()}
     statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     renamed |= {path: array.shape for path, array in statistics.items()}
     rules, _, left = matching(family.rules, renamed)
-    lost = [path for path in left if path.startswith("model/")]
+    lost = [path for path in left if path.startswith("model/") and not of_absent(path, family)]
     if lost:
         raise ConfigError(
             f"--to: {family.title} has no place for {', '.join(lost[:SHOWN])}"
             + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
         )
     ours = {new: old for old, new in objectives.items()}
-    arrays = {**flat(variables["params"]), **statistics}
+    arrays = {**constants, **flat(variables["params"]), **statistics}
 
     def read(path: str) -> np.ndarray:
         return array_at(arrays, ours.get(path, path))
 
     return Exported(name, config, preprocessor, family, theirs, rules, tuple(left), read, card)
+
+
+def of_absent(path: str, family: Family) -> bool:
+    """Whether a parameter is of the tower that the architecture lacks."""
+    tower = f"model/{family.absent}"
+    return bool(family.absent) and path.startswith((f"{tower}/", f"{tower}_projection/"))
+
+
+def fits_absent(family: Family, config: "Experiment", shapes: Mapping[str, Shape]) -> bool:
+    """Whether nothing is lost with the tower that the architecture lacks: the model has no
+    parameters of it, or only those of the stand-in that reading such a checkpoint makes."""
+    if not any(of_absent(path, family) for path in shapes):
+        return True
+    here = resolved(config)
+    return all(here.get(key) == value for key, value in family.stand_in.items())
 
 
 def unrolled(config: "Experiment") -> "Experiment":
@@ -162,18 +179,23 @@ def parameter_shapes(config: "Experiment") -> dict[str, Shape]:
 def objective_paths(
     config: "Experiment", family: Family, shapes: Mapping[str, Shape]
 ) -> dict[str, str]:
-    """{our path: path as in the rules} of the parameters of the family's objective, which may have
-    another name here."""
-    kind = family.settings.fixed.get("objectives.contrastive.kind")
+    """{our path: path as in the rules} of the parameters of the family's objectives, which may have
+    other names here."""
+    kinds = {
+        kind: key.split(".")[1]
+        for key, kind in family.settings.fixed.items()
+        if key.startswith("objectives.") and key.endswith(".kind")
+    }
+    found: dict[str, str] = {}
     for name, objective in config.objectives.items():
-        if objective.kind == kind:
-            here = f"objectives_{name}/"
-            return {
-                path: f"objectives_contrastive/{path.removeprefix(here)}"
+        here, there = f"objectives_{name}/", kinds.pop(objective.kind, None)
+        if there is not None:
+            found |= {
+                path: f"objectives_{there}/{path.removeprefix(here)}"
                 for path in shapes
                 if path.startswith(here)
             }
-    return {}
+    return found
 
 
 def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:
@@ -186,16 +208,19 @@ def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:
     return np.asarray(arrays[f"{stack}layers/{part}"][number_of(layer)])
 
 
-def family_for(kind: type[Format], config: "Experiment") -> tuple[Family, dict[str, Any]]:
-    """The architecture of a format that a model is of, and its config there.
+def family_for(
+    kind: type[Format], config: "Experiment", shapes: Mapping[str, Shape]
+) -> tuple[Family, dict[str, Any]]:
+    """The architecture of a format that a model with parameters of these shapes is of, and its
+    config there.
 
     Raises:
       ConfigError: it is of none; the message has what differs from the nearest.
     """
     found: list[tuple[int, str]] = []
-    for make in (kind.families or {}).values():
-        family = make()
-        if not family.exports:
+    families = [make() for make in (kind.families or {}).values()]
+    for family in sorted(families, key=lambda family: not family.absent):
+        if not family.exports or not fits_absent(family, config, shapes):
             continue
         try:
             theirs = family.their_config(config)
@@ -218,7 +243,9 @@ def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment")
         {
             key: value
             for key, value in resolved(each).items()
-            if key.startswith("model.") and key not in family.free
+            if key.startswith("model.")
+            and key not in family.free
+            and not (family.absent and key.startswith(f"model.{family.absent}."))
         }
         for each in (back, config)
     )

@@ -6,6 +6,8 @@ import types
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from vlp_jax.config import flatten, to_tree
 from vlp_jax.config.registry import Kinds
 from vlp_jax.models.stack import StackConfig
@@ -44,6 +46,10 @@ class Family:
     processor: ClassVar[str] = ""
     # how positions of patches are resampled for another grid, "bicubic" or "linear"
     position_filter: ClassVar[str] = "bicubic"
+    # the tower that the checkpoint lacks, "image" or "text"; "": it has both
+    absent: ClassVar[str] = ""
+    # {our dotted key: value} of the tower that stands in for it
+    stand_in: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
     # names in tokenizer_config.json of the tokens before and after each text; None: there is none
     text_tokens: ClassVar[tuple[str | None, str | None]] = (None, None)
     # what the tokens are where no file says so
@@ -98,6 +104,11 @@ class Family:
         """
         return self.settings.give(resolved(config), self.defaults())
 
+    def constants(self, config: "Experiment") -> dict[str, np.ndarray]:
+        """{path as in the rules: array} of what they store and we compute, such as fixed
+        positions."""
+        return {}
+
     def defaults(self) -> dict[str, Any]:
         """Their config at its defaults: that of transformers for a `model_type`."""
         if not self.model_type:
@@ -136,7 +147,22 @@ HUGGINGFACE = Kinds(
     {
         "clip": "vlp_jax.weights.families.clip:Clip",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
+        "clip_vision_model": "vlp_jax.weights.families.clip_alone:ClipImage",
+        "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
+        "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
+        "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
+        "vit": "vlp_jax.weights.families.vit:Vit",
+        "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
+        "deit": "vlp_jax.weights.families.vit:Deit",
     }
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})
+TIMM = Kinds(
+    {
+        "vit": "vlp_jax.weights.families.timm_vit:TimmVit",
+        "resnet": "vlp_jax.weights.families.timm_convolutions:TimmResNet",
+        "vgg": "vlp_jax.weights.families.timm_convolutions:TimmVgg",
+        "inception_v3": "vlp_jax.weights.families.timm_convolutions:TimmInception",
+    }
+)

@@ -26,6 +26,7 @@ class Rule:
       take: from their arrays and our shapes to our arrays.
       give: from our arrays to theirs.
       kind: the rearrangement in words, for reports.
+      unless: names of theirs with which the rule does not hold.
     """
 
     theirs: tuple[str, ...]
@@ -33,12 +34,14 @@ class Rule:
     take: Callable[[Arrays, Sequence[Shape]], Arrays]
     give: Callable[[Arrays], Arrays]
     kind: str
+    unless: tuple[str, ...] = ()
 
     def within(self, theirs: str, ours: str) -> "Rule":
         """The rule with prefixes before its names and paths."""
         return dataclasses.replace(
             self,
             theirs=tuple(f"{theirs}{name}" for name in self.theirs),
+            unless=tuple(f"{theirs}{name}" for name in self.unless),
             ours=tuple(prefixed(ours, path) for path in self.ours),
         )
 
@@ -47,6 +50,7 @@ class Rule:
         return dataclasses.replace(
             self,
             theirs=tuple(name.replace("{}", str(number)) for name in self.theirs),
+            unless=tuple(name.replace("{}", str(number)) for name in self.unless),
             ours=tuple(path.replace("{}", str(number)) for path in self.ours),
         )
 
@@ -200,33 +204,85 @@ def fused_attention(weight: str, bias: str | None, out: str, *, ours: str = "att
       out: the layer behind attention.
       ours: our path.
     """
-    names = "query", "key", "value"
+    return (
+        *fused_heads(weight, bias, tuple(f"{ours}/{name}" for name in ("query", "key", "value"))),
+        *from_heads(out, f"{ours}/out"),
+    )
+
+
+def fused_heads(weight: str, bias: str | None, ours: Sequence[str]) -> Rules:
+    """Linear layers of heads that are one layer there, as queries, keys and values often are.
+
+    Args:
+      weight: the name of its weight, [3 H K, D] of three layers.
+      bias: that of its bias; None: it has none.
+      ours: our paths.
+    """
     kernel = Rule(
         (weight,),
-        tuple(f"{ours}/{name}/kernel" for name in names),
+        tuple(f"{path}/kernel" for path in ours),
         lambda arrays, shapes: [
             part.T.reshape(shape)
-            for part, shape in zip(np.split(arrays[0], 3), shapes, strict=True)
+            for part, shape in zip(np.split(arrays[0], len(ours)), shapes, strict=True)
         ],
         lambda arrays: (np.concatenate([array.reshape(len(array), -1).T for array in arrays]),),
         "split and transposed",
     )
     if bias is None:
-        return kernel, *from_heads(out, f"{ours}/out")
+        return (kernel,)
     return (
         kernel,
         Rule(
             (bias,),
-            tuple(f"{ours}/{name}/bias" for name in names),
+            tuple(f"{path}/bias" for path in ours),
             lambda arrays, shapes: [
                 part.reshape(shape)
-                for part, shape in zip(np.split(arrays[0], 3), shapes, strict=True)
+                for part, shape in zip(np.split(arrays[0], len(ours)), shapes, strict=True)
             ],
             lambda arrays: (np.concatenate([array.reshape(-1) for array in arrays]),),
             "split",
         ),
-        *from_heads(out, f"{ours}/out"),
     )
+
+
+def zeros(ours: str, weight: str, unless: str) -> Rule:
+    """A parameter of zeros, for one that they have not.
+
+    Args:
+      ours: our path, such as that of a bias.
+      weight: a tensor that they have; it gives nothing, and another rule takes it.
+      unless: the name that a tensor for the parameter would have.
+    """
+    return Rule(
+        (weight,),
+        (ours,),
+        lambda arrays, shapes: (np.zeros(shapes[0], np.float32),),
+        lambda arrays: (),
+        "zeros",
+        (unless,),
+    )
+
+
+def gated(theirs: str, gate: str, ours: str) -> Rules:
+    """A linear layer whose first half of outputs is the gate of the second.
+
+    Args:
+      theirs: its name.
+      gate: our path of the gate.
+      ours: our path of the other half.
+    """
+    paths = gate, ours
+
+    def halves(name: str) -> Rule:
+        return Rule(
+            (f"{theirs}.{'weight' if name == 'kernel' else 'bias'}",),
+            tuple(f"{path}/{name}" for path in paths),
+            lambda arrays, shapes: [part.T for part in np.split(arrays[0], 2)],
+            lambda arrays: (np.concatenate([array.T for array in arrays]),),
+            "split and transposed",
+        )
+
+    return halves("kernel"), halves("bias")
 
 
 def patches(theirs: str, ours: str) -> Rules:
@@ -250,27 +306,33 @@ def unpatched(kernel: np.ndarray) -> np.ndarray:
 
 
 def class_and_positions(theirs: str, ours: str = "", *, dims: int = 2) -> Rule:
-    """A table of positions whose first row is the class token's.
+    """A table of positions whose first rows are those of class tokens.
 
     Args:
-      theirs: its name; [1 + N, D], or [1, 1 + N, D] with dims=3.
-      ours: the prefix of our paths class_position [1, 1, D] and position [1, N, D].
+      theirs: its name; [C + N, D], or [1, C + N, D] with dims=3.
+      ours: the prefix of our paths class_position [1, C, D] and position [1, N, D].
       dims: number of axes there.
     """
+
+    def take(arrays: Arrays, shapes: Sequence[Shape]) -> Arrays:
+        table, front = arrays[0].reshape(1, -1, arrays[0].shape[-1]), shapes[0][1]
+        return table[:, :front], table[:, front:]
 
     def give(arrays: Arrays) -> Arrays:
         table = np.concatenate(arrays, axis=1)
         return (table if dims == 3 else table[0],)
 
+    return Rule((theirs,), (f"{ours}class_position", f"{ours}position"), take, give, "split")
+
+
+def joined(theirs: Sequence[str], ours: str, axis: int = 1) -> Rule:
+    """Several tensors that are one parameter, along an axis on which each has the length 1."""
     return Rule(
-        (theirs,),
-        (f"{ours}class_position", f"{ours}position"),
-        lambda arrays, shapes: (
-            arrays[0].reshape(1, -1, arrays[0].shape[-1])[:, :1],
-            arrays[0].reshape(1, -1, arrays[0].shape[-1])[:, 1:],
-        ),
-        give,
-        "split",
+        tuple(theirs),
+        (ours,),
+        lambda arrays, shapes: (np.concatenate(arrays, axis=axis),),
+        lambda arrays: np.split(arrays[0], len(theirs), axis=axis),
+        "joined",
     )
 
 
@@ -297,6 +359,15 @@ def batch_norm(theirs: str, ours: str) -> Rules:
     )
 
 
+def without_parts(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules without those that make only a part of what another one makes."""
+    most: dict[str, int] = {}
+    for rule in rules:
+        for path in rule.ours:
+            most[path] = max(most.get(path, 0), len(rule.ours))
+    return [rule for rule in rules if all(most[path] == len(rule.ours) for path in rule.ours)]
+
+
 def matching(
     rules: Rules, ours: Mapping[str, Shape], theirs: Mapping[str, Shape] | None = None
 ) -> tuple[Rules, list[str], list[str]]:
@@ -313,8 +384,13 @@ def matching(
         rule
         for rule in expanded(rules, ours)
         if all(path in ours for path in rule.ours)
-        and (theirs is None or all(name in theirs for name in rule.theirs))
+        and (
+            theirs is None
+            or all(name in theirs for name in rule.theirs)
+            and not any(name in theirs for name in rule.unless)
+        )
     ]
+    used = without_parts(used)
     made = {path for rule in used for path in rule.ours}
     taken = {name for rule in used for name in rule.theirs}
     left = [name for name in theirs or {} if name not in taken]

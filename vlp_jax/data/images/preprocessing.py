@@ -28,6 +28,8 @@ class ImagesConfig(Section):
     # Resize the shorter side and crop the centre, resize both sides, or resize the longer side and
     # pad.
     resize: Literal["shortest_side_crop", "squash", "letterbox"] = "shortest_side_crop"
+    # the cropped centre as a fraction of the sides to which the image is resized (timm's crop_pct)
+    crop_fraction: float = between(1.0, 0.01, 1.0)
     # of half a pixel, where the surplus is odd: to the even number, as in torchvision, or down, as
     # in transformers
     crop_offset: Literal["round", "floor"] = "round"
@@ -56,6 +58,7 @@ def evaluation_pixels(image: Image.Image, size: int, spec: ImagesConfig) -> np.n
         side down to whole pixels, and takes the centre (CLIP; open_clip's "shortest", torchvision's
         Resize and CenterCrop).
       squash: resizes both sides (SigLIP; open_clip's "squash").
+      Either resizes to size / crop_fraction first where `crop_fraction` is below 1.
       letterbox: resizes the longer side and fills the rest with the background colour (open_clip's
         "longest").
 
@@ -91,15 +94,17 @@ def resized(
       `size` in it.
     """
     width, height = shape
+    # the small addend undoes the rounding of a fraction
+    side = math.floor(size / spec.crop_fraction + 1e-6)
     if spec.resize == "shortest_side_crop":
         shape = (
-            (size, size * height // width) if width <= height else (size * width // height, size)
+            (side, side * height // width) if width <= height else (side * width // height, side)
         )
     elif spec.resize == "letterbox":
         scale = max(width, height) / size
         shape = max(1, round(width / scale)), max(1, round(height / scale))
     else:
-        shape = size, size
+        shape = side, side
     whole = round if spec.crop_offset == "round" else math.floor
     left, top = (
         whole((side - size) / 2) if side > size else -((size - side) // 2) for side in shape

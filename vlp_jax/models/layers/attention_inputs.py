@@ -1,5 +1,7 @@
 """What attention reads besides the tokens that pass through a stack of layers."""
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -50,8 +52,10 @@ class AttentionInputs:
         `positions.rotary2d`).
       visible: [B or 1, N, N] bool, the allowed pairs of self-attention, combined with `mask` and in
         place of `LayerOptions.causal`; [.., N, cache.length] with a cache.
-      bias: float32 [H, N, N], added to the logits of self-attention (see
+      bias: float32 [H, N, N] or [B, H, N, N], added to the logits of self-attention (see
         `positions.relative_bias`); [H, N, cache.length] with a cache.
+      buckets: int32 [N, N] or [B, N, N], the row of a table of position biases for each pair of
+        tokens (see `positions.grid_buckets`).
       cache: position of the N tokens among those whose keys and values are kept. The memory is
         given in the first call only.
       pool_position: position of the one token of each example that the last layer computes.
@@ -65,6 +69,12 @@ class AttentionInputs:
     bias: jax.Array | None = None
     cache: Cache | None = None
     pool_position: PoolPosition | None = None
+    buckets: jax.Array | None = None
+
+    def with_bias(self, table: jax.Array) -> "AttentionInputs":
+        """With the logit bias of a table float32 [buckets, H], of each pair by its bucket."""
+        bias = jnp.moveaxis(jnp.take(table, present(self.buckets), axis=0), -1, -3)
+        return dataclasses.replace(self, bias=bias)
 
 
 ALL_TOKENS = AttentionInputs()  # self-attention of all tokens

@@ -38,9 +38,10 @@ class PoolPosition:
         return seen if mask is None else seen & mask
 
     def rows(self, bias: jax.Array) -> jax.Array:
-        """The token's row of a logit bias [H, N, M]: [B, H, 1, M], or [H, 1, M] for the first."""
+        """The token's row of a logit bias [H, N, M]: [B, H, 1, M]; for the first, [H, 1, M] of it
+        and [B, H, 1, M] of one [B, H, N, M]."""
         return (
-            bias[:, :1]
+            bias[..., :1, :]
             if self.index is None
             else jnp.take(bias, self.index, axis=1).swapaxes(0, 1)[:, :, None]
         )

@@ -1,13 +1,18 @@
 """Position embeddings of image patches and of text: additive, rotary, and as biases of attention
 logits."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vlp_jax.models.options import with_logical_axes
+
 # buckets of distances, and the distance from which all share one: T5 (Raffel et al. 2020, section
 # 2.1)
 BUCKETS, FARTHEST = 32, 128
+# of the relative position bias of a grid, [buckets, H]
+BIAS_INIT = with_logical_axes(nn.initializers.zeros, (None, "heads"))
 
 
 def sincos2d(side: int, width: int, *, temperature: float = 10_000.0) -> np.ndarray:
@@ -42,6 +47,49 @@ def rotary2d(side: int, head_dim: int, *, temperature: float = 100.0) -> np.ndar
     frequencies = temperature ** -(np.arange(head_dim // 4) / (head_dim // 4))
     y, x = (grid.reshape(-1, 1) * frequencies for grid in np.mgrid[:side, :side].astype(np.float64))
     return np.concatenate([x, y], axis=1).astype(np.float32)
+
+
+def rotary2d_unit(side: int, head_dim: int, *, temperature: float = 100.0) -> np.ndarray:
+    """Angles as of `rotary2d` whose coordinates are those of patch centres between -1 and 1, in
+    full turns, so that they change little with the size of the grid (Simeoni et al. 2025,
+    "DINOv3", section 3.2).
+
+    Half of the angles are multiples of y, half of x; arguments are those of `rotary2d`.
+    Returns: float32 [side^2, head_dim / 2], rows from the top.
+    """
+    frequencies = temperature ** -(np.arange(head_dim // 4) / (head_dim // 4))
+    grid = (2 * np.mgrid[:side, :side].astype(np.float64) + 1) / side - 1
+    y, x = (2 * np.pi * axis.reshape(-1, 1) * frequencies for axis in grid)
+    return np.concatenate([y, x], axis=1).astype(np.float32)
+
+
+def bucket_count(side: int) -> int:
+    """The number of buckets of `grid_buckets`: the offsets of two patches, and three for pairs with
+    another token."""
+    return (2 * side - 1) ** 2 + 3
+
+
+def grid_buckets(side: int, before: int, after: int) -> np.ndarray:
+    """The bucket of every pair of tokens of an image for a relative position bias (Bao et al. 2022,
+    "BEiT", section 2.1 and its code).
+
+    There is one for each offset between patches along both axes. The last three are for queries
+    without a position, for keys without one, and for pairs without any.
+
+    Args:
+      side: number of patches along each axis.
+      before: number of tokens without a position before the patches.
+      after: number of those after them.
+    Returns: int32 [M, M], M tokens.
+    """
+    row, column = np.divmod(np.arange(side**2), side)
+    down, across = (place[:, None] - place + side - 1 for place in (row, column))
+    around, last = (before, after), bucket_count(side) - 1
+    found = np.pad(down * (2 * side - 1) + across, around, constant_values=last)
+    patches = np.pad(np.ones(side**2, bool), around)
+    found[~patches[:, None] & patches] = last - 2
+    found[patches[:, None] & ~patches] = last - 1
+    return found.astype(np.int32)
 
 
 def sinusoidal(length: int, width: int) -> np.ndarray:

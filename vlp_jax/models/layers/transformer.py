@@ -14,6 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from vlp_jax.models.layers.attention import MultiHeadAttention
 from vlp_jax.models.layers.attention_inputs import ALL_TOKENS, AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
+from vlp_jax.models.layers.positions import BIAS_INIT
 from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
 from vlp_jax.models.options import Precision as Precision
 from vlp_jax.sharding.layout import constrain
@@ -92,6 +93,9 @@ class TransformerLayer(nn.Module):
         self, x: jax.Array, drop_rate: jax.Array | None, inputs: AttentionInputs = ALL_TOKENS
     ) -> jax.Array:
         options, name_of, pool_position = self.options, self.options.name_of, inputs.pool_position
+        if options.position_buckets:
+            shape = (options.position_buckets, options.heads)
+            inputs = inputs.with_bias(self.param("position_bias", BIAS_INIT, shape, jnp.float32))
         attention = functools.partial(
             MultiHeadAttention, options, train=self.train, name=name_of("attention")
         )

@@ -77,9 +77,14 @@ class ImageTowerConfig(Tower):
         return self.token_width
 
     @property
+    def front(self) -> int:
+        """The number of tokens before those of the grid: class tokens."""
+        return 0
+
+    @property
     def class_token(self) -> bool:
         """Whether the first token is a class token."""
-        return False
+        return self.front > 0
 
     @property
     def pools(self) -> bool:
@@ -95,7 +100,7 @@ class ImageTowerConfig(Tower):
     @property
     def grid(self) -> Grid:
         """Layout of the tokens, without token dropping."""
-        return Grid(self.side, int(self.class_token), self.registers)
+        return Grid(self.side, self.front, self.registers)
 
     @property
     def tokens(self) -> int:

@@ -17,7 +17,14 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention_inputs import AttentionInputs
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
-from vlp_jax.models.layers.positions import rotary2d, sincos2d
+from vlp_jax.models.layers.positions import (
+    BIAS_INIT,
+    bucket_count,
+    grid_buckets,
+    rotary2d,
+    rotary2d_unit,
+    sincos2d,
+)
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
 from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
 from vlp_jax.models.stack import StackConfig
@@ -38,8 +45,16 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     stem_channels: tuple[int, ...] = ()  # of the convolution stem, one per layer
     stem_strides: tuple[int, ...] = ()  # one per layer; their product is the patch size
     patch_bias: bool = True
-    position: Literal["learned", "factorised", "sincos2d", "rotary2d"] = "learned"
+    # rotary2d_unit: of coordinates from -1 to 1 (DINOv3)
+    position: Literal["learned", "factorised", "sincos2d", "rotary2d", "rotary2d_unit", "none"] = (
+        "learned"
+    )
+    # BEiT's relative positions, of all layers or of each, without an attention kernel
+    position_bias: Literal["none", "shared", "layers"] = "none"
     pooling: Literal["cls", "mean", "map", "none"] = "cls"
+    # None: one where it pools, else none; of several, as in DeiT, the first one pools
+    class_tokens: int | None = between(None, 0)
+    pooler: bool = False  # a linear layer and tanh on the pooled vector
     registers: int = between(0, 0)
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
@@ -67,11 +82,15 @@ class ViTConfig(StackConfig, ImageTowerConfig):
                 f"{self.section}.pooling: 'none' leaves nothing to embed, expected "
                 "'cls', 'mean' or 'map'"
             )
+        if self.pooling == "cls" and not self.front:
+            raise ConfigError(f"{self.section}.class_tokens: pooling='cls' needs one or more")
         if self.stem == "convolution":
             self.check_stem()
+        of_head = "width of a head", self.size.width // self.size.heads
         divided = {
             "sincos2d": ("width", self.size.width),
-            "rotary2d": ("width of a head", self.size.width // self.size.heads),
+            "rotary2d": of_head,
+            "rotary2d_unit": of_head,
         }
         if self.position in divided and divided[self.position][1] % 4:
             what, size = divided[self.position]
@@ -124,9 +143,14 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         return self.size.width
 
     @property
-    def class_token(self) -> bool:
-        """Whether a class token pools."""
-        return self.pooling == "cls"
+    def front(self) -> int:
+        """The number of class tokens."""
+        return int(self.pooling == "cls") if self.class_tokens is None else self.class_tokens
+
+    @property
+    def rotary(self) -> bool:
+        """Whether positions turn queries and keys."""
+        return self.position in ("rotary2d", "rotary2d_unit")
 
     @property
     def pools(self) -> bool:
@@ -161,7 +185,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             if train and self.token_drop
             else patches
         )
-        return self.kept_flops(kept, one_wanted=self.class_token and not tokens)
+        return self.kept_flops(kept, one_wanted=self.pooling == "cls" and not tokens)
 
     def kept_flops(self, kept: int, one_wanted: bool = False) -> int:
         """The tower without its projection on `kept` patches of an image; the stem is on all of
@@ -171,9 +195,8 @@ class ViTConfig(StackConfig, ImageTowerConfig):
           kept: number of patches.
           one_wanted: as in `stack_flops`.
         """
-        flops = self.stem_flops() + self.stack_flops(
-            kept + self.class_token + self.registers, one_wanted
-        )
+        flops = self.stem_flops() + self.stack_flops(kept + self.front + self.registers, one_wanted)
+        flops += 2 * self.size.width**2 if self.pooler else 0
         return flops + (
             pooling_flops(self.size, kept, activation=self.activation)
             if self.pooling == "map"
@@ -205,7 +228,7 @@ class ViT(nn.Module):
         training a random subset (`token_drop`).
       masked: bool [B, N], the patches that are replaced by a learned mask token (Bao et al. 2022,
         "BEiT"). None of their pixels influences any other patch.
-    Returns: Encoding with tokens [B, N, D] (class token first, registers last, where there are
+    Returns: Encoding with tokens [B, N, D] (class tokens first, registers last, where there are
       any), no mask, and pooled [B, D], None for pooling "none".
     Raises: ValueError if the image does not have the size of the position embedding.
     """
@@ -232,7 +255,10 @@ class ViT(nn.Module):
     @property
     def options(self) -> LayerOptions:
         """The options of the layers."""
-        return self.config.layer_options(self.precision)
+        options = self.config.layer_options(self.precision)
+        if self.config.position_bias != "layers":
+            return options
+        return dataclasses.replace(options, position_buckets=bucket_count(self.config.side))
 
     @nn.compact
     def __call__(
@@ -255,10 +281,9 @@ class ViT(nn.Module):
         x = self.embed_patches(image.astype(self.precision.compute))
         if masked is not None:
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
-        x, angles = (
-            x + self.positions(side) if config.position != "rotary2d" else x,
-            self.angles(side),
-        )
+        positions = self.positions(side)
+        x = x if positions is None else x + positions
+        angles, buckets = self.angles(side), self.buckets(side)
         if kept is None and train and config.token_drop:
             kept = kept_tokens(self.make_rng("dropout"), x.shape[0], x.shape[1], config.token_drop)
         if kept is not None:
@@ -266,13 +291,13 @@ class ViT(nn.Module):
             angles = (
                 None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
             )
-        if angles is not None:  # class token and registers have no position
-            angles = jnp.pad(angles, ((0, 0), (int(config.class_token), config.registers), (0, 0)))
-        if config.class_token:
-            token = self.learned("class_token", (1, 1, options.width)) + self.learned(
-                "class_position", (1, 1, options.width)
-            )
-            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
+            buckets = None if buckets is None else self.kept_buckets(buckets, kept)
+        if angles is not None:  # class tokens and registers have no position
+            angles = jnp.pad(angles, ((0, 0), (config.front, config.registers), (0, 0)))
+        if config.front:
+            shape = (1, config.front, options.width)
+            token = self.learned("class_token", shape) + self.learned("class_position", shape)
+            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), *shape[1:])), x], axis=1)
         if config.registers:
             registers = self.learned("registers", (1, config.registers, options.width))
             x = jnp.concatenate(
@@ -282,10 +307,11 @@ class ViT(nn.Module):
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        pool_position = PoolPosition() if config.class_token and not tokens else None
-        x = config.transformer(options, train)(
-            x, AttentionInputs(angles=angles, pool_position=pool_position)
-        )
+        pool_position = PoolPosition() if config.pooling == "cls" and not tokens else None
+        inputs = AttentionInputs(angles=angles, pool_position=pool_position, buckets=buckets)
+        if config.position_bias == "shared":
+            inputs = inputs.with_bias(self.bias_table())
+        x = config.transformer(options, train)(x, inputs)
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
         return encoding if tokens else dataclasses.replace(encoding, tokens=None, unnormalised=None)
 
@@ -309,9 +335,11 @@ class ViT(nn.Module):
             kernel_init=options.initializers().get("patch", nn.initializers.lecun_normal()),
         )(patches)
 
-    def positions(self, side: int) -> jax.Array:
-        """The position embedding added to the patches, [1, N, D]."""
+    def positions(self, side: int) -> jax.Array | None:
+        """The position embedding added to the patches, [1, N, D]; None where there is none."""
         width = self.options.width
+        if self.config.rotary or self.config.position == "none":
+            return None
         if self.config.position == "sincos2d":
             return jnp.asarray(sincos2d(side, width), self.precision.compute)[None]
         # Dehghani et al. 2023, "Patch n' Pack", section 3.3
@@ -326,9 +354,30 @@ class ViT(nn.Module):
     def angles(self, side: int) -> jax.Array | None:
         """The rotary angles of the patches' queries and keys, [1, N, K / 2]; None without rotary
         positions."""
-        if self.config.position != "rotary2d":
+        if not self.config.rotary:
             return None
-        return jnp.asarray(rotary2d(side, self.options.width // self.options.heads))[None]
+        turns = rotary2d if self.config.position == "rotary2d" else rotary2d_unit
+        return jnp.asarray(turns(side, self.options.width // self.options.heads))[None]
+
+    def buckets(self, side: int) -> jax.Array | None:
+        """The bucket of each pair of tokens, int32 [M, M]; None without relative positions."""
+        config = self.config
+        if config.position_bias == "none":
+            return None
+        return jnp.asarray(grid_buckets(side, config.front, config.registers))
+
+    def kept_buckets(self, buckets: jax.Array, kept: jax.Array) -> jax.Array:
+        """The buckets of the tokens that remain: int32 [M, M], [B, K] -> [B, M', M']."""
+        front, behind = self.config.front, self.config.registers
+        others = jnp.arange(front), len(buckets) - behind + jnp.arange(behind)
+        first, last = (jnp.broadcast_to(part, (len(kept), len(part))) for part in others)
+        places = jnp.concatenate([first, kept + front, last], axis=1)
+        return buckets[places[:, :, None], places[:, None, :]]
+
+    def bias_table(self) -> jax.Array:
+        """The relative position bias of all layers, float32 [buckets, H]."""
+        shape = (bucket_count(self.config.side), self.options.heads)
+        return self.param("position_bias", BIAS_INIT, shape, jnp.float32)
 
     def learned(
         self, name: str, shape: tuple[int, ...], *, axes: tuple[str | None, ...] = (None, None)
@@ -344,7 +393,7 @@ class ViT(nn.Module):
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
-        patches = x[:, int(self.config.class_token) : x.shape[1] - self.config.registers]
+        patches = x[:, self.config.front : x.shape[1] - self.config.registers]
         if self.config.pooling == "cls":
             pooled = x[:, 0]
         elif self.config.pooling == "mean":
@@ -353,12 +402,10 @@ class ViT(nn.Module):
             pooled = AttentionPooling(options, name="pooling_head")(patches)
         else:
             return Encoding(x, None, None, unnormalised=unnormalised)
-        return Encoding(
-            x,
-            None,
-            pooled if self.config.norm_before_pooling else norm(pooled),
-            unnormalised=unnormalised,
-        )
+        pooled = pooled if self.config.norm_before_pooling else norm(pooled)
+        if self.config.pooler:
+            pooled = jnp.tanh(options.linear(pooled, "pooler"))
+        return Encoding(x, None, pooled, unnormalised=unnormalised)
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:

@@ -27,6 +27,7 @@ class Format:
             "huggingface": "vlp_jax.weights.formats.huggingface:HuggingFace",
             "openclip": "vlp_jax.weights.formats.openclip:OpenClip",
             "big_vision": "vlp_jax.weights.formats.big_vision:BigVision",
+            "timm": "vlp_jax.weights.formats.timm:Timm",
         }
     )
 

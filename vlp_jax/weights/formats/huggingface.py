@@ -4,6 +4,7 @@ and preprocessor.
 
 import dataclasses
 import difflib
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -71,21 +72,25 @@ class HuggingFace(Format):
         """Writes config, weights, tokenizer, processor and model card."""
         family, tokenizer = exported.family, exported.preprocessor.tokenizer
         check_end(family, tokenizer)
+        theirs = exported.theirs
         write_json(
             folder,
             "config.json",
             {
-                **with_token_ids(exported.theirs, tokenizer),
-                "architectures": [family.title],
+                **(theirs if family.absent == "text" else with_token_ids(theirs, tokenizer)),
+                "architectures": theirs.get("architectures") or [family.title],
                 "model_type": family.model_type,
                 "dtype": "float32",
             },
         )
         write_tensors(folder, "model", exported.tensors())
-        processor = {"processor_class": family.processor}
-        left = write_tokenizer(folder, tokenizer, processor)
-        images = image_processor(exported.preprocessor, family.image_processor)
-        write_json(folder, "preprocessor_config.json", {**images, **processor})
+        processor = {"processor_class": family.processor} if family.processor else {}
+        left: list[str] = []
+        if family.absent != "text":
+            left = write_tokenizer(folder, tokenizer, processor)
+        if family.absent != "image":
+            images = image_processor(exported.preprocessor, family.image_processor)
+            write_json(folder, "preprocessor_config.json", {**images, **processor})
         write_text(folder, "README.md", exported.card + text_note(left))
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -111,7 +116,7 @@ class HuggingFace(Format):
     def text_settings(self) -> dict[str, Any]:
         """The keys of `data.text`, from the folder's tokenizer."""
         held = [name for name in TOKENIZERS if os.path.exists(os.path.join(self.folder, name))]
-        if not held:
+        if not held or self.family.absent == "text":
             return self.family.text_settings({})
         path = os.path.join(self.folder, "tokenizer_config.json")
         tokens = read_json(path) if os.path.exists(path) else {}
@@ -159,11 +164,17 @@ def image_processor(preprocessor: Preprocessor, kind: str) -> dict[str, Any]:
             "cannot be exported; no image processor of transformers does the same"
         )
     square, crop = dict(height=side, width=side), spec.resize == "shortest_side_crop"
+    if spec.crop_fraction != 1 and not crop:
+        raise ConfigError(
+            f"data.images.crop_fraction: {spec.crop_fraction} cannot be exported with resize="
+            f"{spec.resize!r}; no image processor of transformers does the same"
+        )
+    shortest = math.floor(side / spec.crop_fraction + 1e-6)
     return {
         "image_processor_type": kind,
         "do_convert_rgb": True,
         "do_resize": True,
-        "size": {"shortest_edge": side} if crop else square,
+        "size": {"shortest_edge": shortest} if crop else square,
         "resample": next(key for key, value in FILTERS.items() if value == spec.interpolation),
         "do_center_crop": crop,
         **({"crop_size": square} if crop else {}),
@@ -214,6 +225,11 @@ def with_defaults(kind: str, config: dict[str, Any], path: str) -> dict[str, Any
         raise CheckpointError(f"{path}: is no config of a {kind}: {reason}") from error
 
 
+def side_of(size: int | Mapping[str, int]) -> int:
+    """The side of a square that is given as a number, or by its height."""
+    return size if isinstance(size, int) else size["height"]
+
+
 def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
     """The keys of `data.images` of an image processor's settings.
 
@@ -237,7 +253,11 @@ def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
     if abs(scale * 255 - 1) > 1e-6:
         raise CheckpointError(f"{place}: rescale_factor is {scale}, and only 1/255 is supported")
     normalised = theirs.get("do_normalize", True)
+    shown = 1.0
+    if crop and "crop_size" in theirs:
+        shown = side_of(theirs["crop_size"]) / size["shortest_edge"]
     return {
+        "data.images.crop_fraction": min(shown, 1.0),
         "data.images.resize": "shortest_side_crop" if crop else "squash",
         "data.images.interpolation": FILTERS[number],
         "data.images.crop_offset": "floor",

@@ -116,10 +116,11 @@ def preprocess_cfg(preprocessor: Preprocessor) -> dict[str, Any]:
       ConfigError: OpenCLIP has no such step.
     """
     spec = preprocessor.images
-    if spec.crop_to_content or spec.interpolation == "lanczos":
+    if spec.crop_to_content or spec.interpolation == "lanczos" or spec.crop_fraction != 1:
         raise ConfigError(
-            f"data.images: crop_to_content={spec.crop_to_content} and interpolation="
-            f"{spec.interpolation!r} cannot be exported; OpenCLIP has no such preprocessing"
+            f"data.images: crop_to_content={spec.crop_to_content}, interpolation="
+            f"{spec.interpolation!r} and crop_fraction={spec.crop_fraction} cannot be "
+            "exported; OpenCLIP has no such preprocessing"
         )
     return {
         "size": preprocessor.image_size,
