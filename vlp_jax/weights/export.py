@@ -128,7 +128,7 @@ def as_exported(
     statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     renamed |= {path: array.shape for path, array in statistics.items()}
     rules, _, left = matching(family.rules, renamed)
-    lost = [path for path in left if path.startswith("model/")]
+    lost = [path for path in left if path.removeprefix("batch_stats/").startswith("model/")]
     if lost:
         raise ConfigError(
             f"--to: {family.title} has no place for {', '.join(lost[:SHOWN])}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from vlp_jax.config import flatten, to_tree
 from vlp_jax.config.registry import Kinds
 from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.weights.rules import Rules, Shape
 from vlp_jax.weights.settings import Settings
@@ -126,6 +127,8 @@ def resolved(config: "Experiment") -> dict[str, Any]:
             if isinstance(part, ViTConfig):
                 sizes["patch_size"] = part.patch
             parts[name] = dataclasses.replace(part, **sizes)
+        elif isinstance(part, ResNetConfig):
+            parts[name] = dataclasses.replace(part, blocks=part.stages)
     dim = model.shapes().embedding_dim
     model = dataclasses.replace(model, embedding_dim=dim, **parts)
     return flatten(to_tree(dataclasses.replace(config, model=model)))
@@ -138,5 +141,10 @@ HUGGINGFACE = Kinds(
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
     }
 )
-OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})
+OPENCLIP = Kinds(
+    {
+        "vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit",
+        "resnet": "vlp_jax.weights.families.openclip_resnet:OpenClipResNet",
+    }
+)
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})

@@ -142,11 +142,9 @@ def family_of(theirs: Mapping[str, Any], place: str) -> str:
     for part, key in ((image, "timm_model_name"), (text, "hf_model_name")):
         if part.get(key):
             raise CheckpointError(f"{place}: {key} {part[key]!r} is not supported")
-    if isinstance(image.get("layers"), list):
-        raise CheckpointError(f"{place}: a ModifiedResNet is not supported")
     if "multimodal_cfg" in theirs:
         raise CheckpointError(f"{place}: CoCa is not supported")
-    return "vit"
+    return "resnet" if isinstance(image.get("layers"), list) else "vit"
 
 
 def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
