@@ -127,7 +127,7 @@ def as_exported(
     renamed = {objectives.get(path, path): shape for path, shape in shapes.items()}
     statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     renamed |= {path: array.shape for path, array in statistics.items()}
-    rules, _, left = matching(family.rules, renamed)
+    rules, _, left = matching(family.written_rules(theirs), renamed)
     lost = [path for path in left if path.removeprefix("batch_stats/").startswith("model/")]
     if lost:
         raise ConfigError(

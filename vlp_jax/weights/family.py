@@ -91,6 +91,10 @@ class Family:
         }
         return found | ({"data.text.padding_token": token(padding)} if padding else {})
 
+    def written_rules(self, theirs: Mapping[str, Any]) -> Rules:
+        """The rules by which a model of this config is written."""
+        return self.rules
+
     def their_config(self, config: "Experiment") -> dict[str, Any]:
         """Their config of a model of ours.
 
@@ -145,6 +149,7 @@ OPENCLIP = Kinds(
     {
         "vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit",
         "resnet": "vlp_jax.weights.families.openclip_resnet:OpenClipResNet",
+        "coca": "vlp_jax.weights.families.openclip_coca:OpenClipCoCa",
     }
 )
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})

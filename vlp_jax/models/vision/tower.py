@@ -77,6 +77,11 @@ class ImageTowerConfig(Tower):
         return self.token_width
 
     @property
+    def class_count(self) -> int:
+        """The number of class tokens, which come first."""
+        return 0
+
+    @property
     def class_token(self) -> bool:
         """Whether the first token is a class token."""
         return False
@@ -95,7 +100,7 @@ class ImageTowerConfig(Tower):
     @property
     def grid(self) -> Grid:
         """Layout of the tokens, without token dropping."""
-        return Grid(self.side, int(self.class_token), self.registers)
+        return Grid(self.side, self.class_count, self.registers)
 
     @property
     def tokens(self) -> int:

@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -15,15 +16,19 @@ from vlp_jax.config.parse import read_section
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention_inputs import AttentionInputs
-from vlp_jax.models.layers.flops import pooling_flops
+from vlp_jax.models.layers.flops import cross_flops, pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
 from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
+from vlp_jax.models.shapes import Grid
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,14 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     stem_strides: tuple[int, ...] = ()  # one per layer; their product is the patch size
     patch_bias: bool = True
     position: Literal["learned", "factorised", "sincos2d", "rotary2d"] = "learned"
-    pooling: Literal["cls", "mean", "map", "none"] = "cls"
+    # queries: learned queries attend to all tokens; the first makes the pooled vector, the others
+    # are the tower's tokens
+    pooling: Literal["cls", "mean", "map", "queries", "none"] = "cls"
+    # in front of the patches; None: one, with pooling="cls", which pools the first, else none
+    class_tokens: int | None = between(None, 0)
+    queries: int = between(0, 0)  # of pooling="queries", at least two
+    query_width: int | None = between(None, 1)  # of queries, and tokens; None: that of the layers
+    query_heads: int | None = between(None, 1)  # None: those of the layers
     registers: int = between(0, 0)
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
@@ -65,8 +77,12 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         if not self.pools:
             raise ConfigError(
                 f"{self.section}.pooling: 'none' leaves nothing to embed, expected "
-                "'cls', 'mean' or 'map'"
+                "'cls', 'mean', 'map' or 'queries'"
             )
+        if self.pooling == "cls" and self.class_count < 1:
+            raise ConfigError(f"{self.section}.class_tokens: 0 leaves nothing for pooling='cls'")
+        if self.pooling == "queries":
+            self.check_queries()
         if self.stem == "convolution":
             self.check_stem()
         divided = {
@@ -78,6 +94,22 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             raise ConfigError(
                 f"{self.section}.position: {self.position!r} needs a {what} that "
                 f"divides by 4, got {size}"
+            )
+
+    def check_queries(self) -> None:
+        """Checks that there are queries for the pooled vector and for tokens, and their width.
+
+        Raises: ConfigError where there are not, or it does not divide into the heads.
+        """
+        width, heads = self.token_width, self.query_heads or self.size.heads
+        if self.queries < 2:
+            raise ConfigError(
+                f"{self.section}.queries: pooling='queries' needs one for the pooled vector and "
+                f"others for tokens, got {self.queries}"
+            )
+        if width % heads:
+            raise ConfigError(
+                f"{self.section}.query_width: {width} does not divide into {heads} heads"
             )
 
     def check_stem(self) -> None:
@@ -120,13 +152,32 @@ class ViTConfig(StackConfig, ImageTowerConfig):
 
     @property
     def token_width(self) -> int:
-        """The width of the layers."""
-        return self.size.width
+        """The width of the layers, or of the queries that make the tokens."""
+        of_queries = self.query_width if self.pooling == "queries" else None
+        return of_queries or self.size.width
+
+    @property
+    def class_count(self) -> int:
+        """The number of class tokens."""
+        return int(self.pooling == "cls") if self.class_tokens is None else self.class_tokens
 
     @property
     def class_token(self) -> bool:
-        """Whether a class token pools."""
-        return self.pooling == "cls"
+        """Whether the first token is a class token."""
+        return self.class_count > 0 and self.pooling != "queries"
+
+    @property
+    def grid(self) -> Grid:
+        """Layout of the tokens; those of queries have no place in the image."""
+        if self.pooling == "queries":
+            return Grid(0, self.queries - 1)
+        return super().grid
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The keys of queries with another pooling."""
+        names = ("queries", "query_width", "query_heads") if self.pooling != "queries" else ()
+        unused = dict.fromkeys(names, f"with pooling={self.pooling!r}: it is for 'queries'")
+        return {**super().ignored(experiment), **unused}
 
     @property
     def pools(self) -> bool:
@@ -161,7 +212,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             if train and self.token_drop
             else patches
         )
-        return self.kept_flops(kept, one_wanted=self.class_token and not tokens)
+        return self.kept_flops(kept, one_wanted=self.pooling == "cls" and not tokens)
 
     def kept_flops(self, kept: int, one_wanted: bool = False) -> int:
         """The tower without its projection on `kept` patches of an image; the stem is on all of
@@ -171,9 +222,12 @@ class ViTConfig(StackConfig, ImageTowerConfig):
           kept: number of patches.
           one_wanted: as in `stack_flops`.
         """
-        flops = self.stem_flops() + self.stack_flops(
-            kept + self.class_token + self.registers, one_wanted
-        )
+        count = kept + self.class_count + self.registers
+        flops = self.stem_flops() + self.stack_flops(count, one_wanted)
+        if self.pooling == "queries":
+            return flops + cross_flops(
+                self.token_width, self.queries, memory=count, memory_width=self.size.width
+            )
         return flops + (
             pooling_flops(self.size, kept, activation=self.activation)
             if self.pooling == "map"
@@ -267,12 +321,11 @@ class ViT(nn.Module):
                 None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
             )
         if angles is not None:  # class token and registers have no position
-            angles = jnp.pad(angles, ((0, 0), (int(config.class_token), config.registers), (0, 0)))
-        if config.class_token:
-            token = self.learned("class_token", (1, 1, options.width)) + self.learned(
-                "class_position", (1, 1, options.width)
-            )
-            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
+            angles = jnp.pad(angles, ((0, 0), (config.class_count, config.registers), (0, 0)))
+        if config.class_count:
+            shape = (1, config.class_count, options.width)
+            token = self.learned("class_token", shape) + self.learned("class_position", shape)
+            x = jnp.concatenate([jnp.broadcast_to(token, (len(x), *shape[1:])), x], axis=1)
         if config.registers:
             registers = self.learned("registers", (1, config.registers, options.width))
             x = jnp.concatenate(
@@ -282,7 +335,7 @@ class ViT(nn.Module):
             x = options.normalisation("embedding_norm")(x)
         x = nn.Dropout(options.dropout, deterministic=not train)(x)
         x = constrain(x, ("batch", "tokens", "activation_embed"))
-        pool_position = PoolPosition() if config.class_token and not tokens else None
+        pool_position = PoolPosition() if config.pooling == "cls" and not tokens else None
         x = config.transformer(options, train)(
             x, AttentionInputs(angles=angles, pool_position=pool_position)
         )
@@ -341,10 +394,12 @@ class ViT(nn.Module):
     def pool(self, x: jax.Array) -> Encoding:
         """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
+        if self.config.pooling == "queries":
+            return self.queried(x)
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
-        patches = x[:, int(self.config.class_token) : x.shape[1] - self.config.registers]
+        patches = x[:, self.config.class_count : x.shape[1] - self.config.registers]
         if self.config.pooling == "cls":
             pooled = x[:, 0]
         elif self.config.pooling == "mean":
@@ -359,6 +414,20 @@ class ViT(nn.Module):
             pooled if self.config.norm_before_pooling else norm(pooled),
             unnormalised=unnormalised,
         )
+
+    def queried(self, x: jax.Array) -> Encoding:
+        """The Encoding of pooling="queries", with norms before and after attention."""
+        config = self.config
+        options = dataclasses.replace(
+            self.options,
+            width=config.token_width,
+            heads=config.query_heads or self.options.heads,
+        )
+        pooler = AttentionPooling(
+            options, config.queries, mlp=False, input_norms=True, name="pooling_head"
+        )
+        made = pooler(x)
+        return Encoding(made[:, 1:], None, made[:, 0])
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:

@@ -143,7 +143,7 @@ def family_of(theirs: Mapping[str, Any], place: str) -> str:
         if part.get(key):
             raise CheckpointError(f"{place}: {key} {part[key]!r} is not supported")
     if "multimodal_cfg" in theirs:
-        raise CheckpointError(f"{place}: CoCa is not supported")
+        return "coca"
     return "resnet" if isinstance(image.get("layers"), list) else "vit"
 
 
