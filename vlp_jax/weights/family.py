@@ -149,6 +149,7 @@ OPENCLIP = Kinds(
     {
         "vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit",
         "resnet": "vlp_jax.weights.families.openclip_resnet:OpenClipResNet",
+        "siglip": "vlp_jax.weights.families.openclip_siglip:OpenClipSiglip",
         "coca": "vlp_jax.weights.families.openclip_coca:OpenClipCoCa",
     }
 )

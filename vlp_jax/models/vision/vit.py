@@ -52,6 +52,8 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     queries: int = between(0, 0)  # of pooling="queries", at least two
     query_width: int | None = between(None, 1)  # of queries, and tokens; None: that of the layers
     query_heads: int | None = between(None, 1)  # None: those of the layers
+    # pixels right of and below the last whole patch are not seen; False: there must be none
+    cut_remainder: bool = False
     registers: int = between(0, 0)
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
@@ -69,7 +71,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
 
         Raises: ConfigError where one of them does not fit.
         """
-        if self.image_size % self.patch:
+        if self.image_size % self.patch and not self.cut_remainder:
             raise ConfigError(
                 f"{self.section}: image_size {self.image_size} does not divide into "
                 f"patches of {self.patch}"
@@ -306,6 +308,8 @@ class ViT(nn.Module):
         unseen = unseen_patches(masked, kept, side**2)
         if unseen is not None and config.stem == "convolution":  # its kernels cross patch borders
             image = jnp.where(pixels_of(unseen, side, config.patch), 0.0, image)
+        if config.cut_remainder:
+            image = image[:, : side * config.patch, : side * config.patch]
         x = self.embed_patches(image.astype(self.precision.compute))
         if masked is not None:
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
