@@ -143,6 +143,7 @@ HUGGINGFACE = Kinds(
     {
         "clip": "vlp_jax.weights.families.clip:Clip",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
+        "siglip2": "vlp_jax.weights.families.siglip2:Siglip2",
     }
 )
 OPENCLIP = Kinds(

@@ -5,8 +5,16 @@ import pathlib
 
 import numpy as np
 import openclip_vit
-from weight_reference import END, SIZES, START, draw_images, draw_texts, numbers, perturb
-from weight_reference import torch_images
+from weight_reference import (
+    END,
+    SIZES,
+    START,
+    draw_images,
+    draw_texts,
+    numbers,
+    perturb,
+    torch_images,
+)
 
 FORMAT = "openclip"
 NEEDS = "open_clip"

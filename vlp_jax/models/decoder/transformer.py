@@ -69,9 +69,7 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         options = self.layer_options(
             precision, causal=True, cross_attention=self.image == "cross_attention"
         )
-        return dataclasses.replace(
-            options, memory_norm=self.memory_norm, inner_mlp=self.inner_mlp
-        )
+        return dataclasses.replace(options, memory_norm=self.memory_norm, inner_mlp=self.inner_mlp)
 
     @property
     def answers(self) -> bool:

@@ -423,9 +423,7 @@ class ViT(nn.Module):
         """The Encoding of pooling="queries", with norms before and after attention."""
         config = self.config
         options = dataclasses.replace(
-            self.options,
-            width=config.token_width,
-            heads=config.query_heads or self.options.heads,
+            self.options, width=config.token_width, heads=config.query_heads or self.options.heads
         )
         pooler = AttentionPooling(
             options, config.queries, mlp=False, input_norms=True, name="pooling_head"

@@ -1,4 +1,4 @@
-"""OpenCLIP's CoCa (Yu et al. 2022): a ViT with attentional pooling, a text tower with a class token,
+"""OpenCLIP's CoCa (Yu et al. 2022): a ViT with attention pooling, a text tower with a class token,
 and a decoder on top of it whose layers have two MLPs."""
 
 from collections.abc import Mapping
@@ -112,7 +112,9 @@ DECODER = within(
     norm("ln_final", "norm"),
     transposed("text_projection", "output"),
 )
-COMMON = together(IMAGE, TEXT, DECODER, *REST, same("logit_scale", "objectives_contrastive/log_scale"))
+COMMON = together(
+    IMAGE, TEXT, DECODER, *REST, same("logit_scale", "objectives_contrastive/log_scale")
+)
 
 
 class OpenClipCoCa(OpenClipVit):

@@ -46,12 +46,7 @@ NAMES = (
     *(f"vit_giantopt_patch16_siglip_{side}" for side in (256, 384)),
 )
 # Those that approximate GELU; the others do not.
-TANH = (
-    "base_patch32",
-    "large_patch16_siglip_512",
-    "so400m_patch16",
-    "giantopt",
-)
+TANH = ("base_patch32", "large_patch16_siglip_512", "so400m_patch16", "giantopt")
 IMAGE = within(
     "visual.trunk.",
     "model/image/",

@@ -82,9 +82,10 @@ class OpenClip(Format):
             clean = clean_for(tokenizer.spec.canonicalize)
             theirs["text_cfg"]["tokenizer_kwargs"] = {"clean": clean}
             left = [name for name in left if name not in CLEAN[clean]]
-        ends, pooled = tokenizer.special_ids[1], exported.config.model.text.pooling
+        ends, text = tokenizer.special_ids[1], theirs["text_cfg"]
+        pools_end = not {"pool_type", "embed_cls"} & text.keys()
         # then it is not the argmax of the ids
-        if pooled == "end" and ends and ends[0] != tokenizer.vocab_size - 1:
+        if pools_end and ends and ends[0] != tokenizer.vocab_size - 1:
             theirs["text_cfg"] |= {"pool_type": "eos", "eos_id": ends[0]}
         write_json(
             folder,
