@@ -9,7 +9,8 @@ Each file in tests/weights/families is one architecture in one format:
   ours(model, variables, inputs): {name: array}, what our `vlp_jax.Model` computes.
   load(folder): (model, names that were missing or not used), where we write the format.
   prepare(): makes ours know of tiny sizes, where their config only names published ones.
-Only `ours` and `prepare` may import JAX, and all others PyTorch, so that either works without the other.
+Only `ours` and `prepare` may import JAX, and all others PyTorch, so that either works without the
+other.
 """
 
 import dataclasses

@@ -210,7 +210,7 @@ def with_defaults(kind: str, config: dict[str, Any], path: str) -> dict[str, Any
     try:
         return CONFIG_MAPPING[kind].from_dict(plain).to_dict()
     except Exception as error:  # whatever a check of theirs raises
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"{path}: is no config of a {kind}: {reason}") from error
 
 
