@@ -15,6 +15,7 @@ from vlp_jax.config import to_tree
 from vlp_jax.data.config import DataConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.target_kinds import ClassesConfig
+from vlp_jax.data.text.tokenizer_models import same_words
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.reporting import report
@@ -286,7 +287,7 @@ def check_words(
     """
     if not of_words or source.tokenizer is None:
         return
-    if source.tokenizer != preprocessor.tokenizer.definition:
+    if not same_words(source.tokenizer, preprocessor.tokenizer.definition):
         raise ConfigError(
             f"{key}: {of_words[0]} in {source.folder} belongs to the words of another "
             f"tokenizer than data.text.tokenizer={preprocessor.tokenizer.spec.tokenizer!r}; use "

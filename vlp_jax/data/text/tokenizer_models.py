@@ -190,6 +190,19 @@ def word_piece(vocabulary: Mapping[str, int] | None, lower_case: bool) -> tokeni
 
 # tokenizers that differ only in length, as for answers, share one model
 @functools.lru_cache(maxsize=4)
+def same_words(first: str, second: str) -> bool:
+    """Whether two definitions give each word the same id. They may divide a text differently, or
+    change it before."""
+    if first == second:
+        return True
+    vocabularies = [
+        tokenizers.Tokenizer.from_str(definition).get_vocab(with_added_tokens=True)
+        for definition in (first, second)
+        if sentencepiece_proto(definition) is None
+    ]
+    return len(vocabularies) == 2 and vocabularies[0] == vocabularies[1]
+
+
 def model_of(definition: str) -> TokenizerModel:
     """The model of a definition: a tokenizer.json, or the result of `sentencepiece_definition`.
 
