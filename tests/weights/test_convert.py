@@ -29,6 +29,7 @@ SMALL = [
         "data.text.start_token=<|startoftext|>",
         "data.text.end_token=<|endoftext|>",
         "data.text.padding_token=!",
+        "data.images.transparency=drop",  # as others do with it
         "model.text.vocab_size=49408",
         "model.text.width=32",
         "model.text.heads=2",

@@ -68,7 +68,7 @@ class MaskedAutoencoderConfig(ObjectiveConfig):
         )
         tower, patches = model.image, model.image.side**2
         others, visible = (
-            tower.class_count + tower.registers,
+            tower.front + tower.registers,
             max(1, int(patches * (1.0 - self.mask_ratio))),
         )
         flops = (
@@ -104,7 +104,7 @@ class MaskedAutoencoder(Objective):
         )
         tokens = model.encode_image(image, train=True, tokens=True, kept=kept).tokens
         # tokens around those of the patches
-        front, behind = tower.class_count, tower.registers
+        front, behind = tower.front, tower.registers
         predicted = self.decode(present(tokens), restore, side, 3 * patch**2, front, behind, model)
         targets = patch_targets(image, patch)
         masked = (restore >= kept.shape[1]).astype(jnp.float32)

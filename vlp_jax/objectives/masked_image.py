@@ -161,7 +161,7 @@ class MaskedPatches(Objective):
         """All of an image's tokens [B, M, D'] -> logits float32 [B, K, V] of the masked patches'
         codes."""
         # a class token comes before the patches
-        places = hidden.places + model.config.image.class_count
+        places = hidden.places + model.config.image.front
         tokens = jnp.take_along_axis(tokens, places[:, :, None], axis=1)
         return WordHead(
             cast(ViTConfig, model.config.image).layer_options(model.precision),

@@ -77,7 +77,7 @@ class ImageTowerConfig(Tower):
         return self.token_width
 
     @property
-    def class_count(self) -> int:
+    def front(self) -> int:
         """The number of class tokens, which come first."""
         return 0
 
@@ -100,7 +100,7 @@ class ImageTowerConfig(Tower):
     @property
     def grid(self) -> Grid:
         """Layout of the tokens, without token dropping."""
-        return Grid(self.side, self.class_count, self.registers)
+        return Grid(self.side, self.front, self.registers)
 
     @property
     def tokens(self) -> int:

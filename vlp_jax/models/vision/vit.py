@@ -81,7 +81,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
                 f"{self.section}.pooling: 'none' leaves nothing to embed, expected "
                 "'cls', 'mean', 'map' or 'queries'"
             )
-        if self.pooling == "cls" and self.class_count < 1:
+        if self.pooling == "cls" and self.front < 1:
             raise ConfigError(f"{self.section}.class_tokens: 0 leaves nothing for pooling='cls'")
         if self.pooling == "queries":
             self.check_queries()
@@ -159,14 +159,14 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         return of_queries or self.size.width
 
     @property
-    def class_count(self) -> int:
+    def front(self) -> int:
         """The number of class tokens."""
         return int(self.pooling == "cls") if self.class_tokens is None else self.class_tokens
 
     @property
     def class_token(self) -> bool:
         """Whether the first token is a class token."""
-        return self.class_count > 0 and self.pooling != "queries"
+        return self.front > 0 and self.pooling != "queries"
 
     @property
     def grid(self) -> Grid:
@@ -224,7 +224,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
           kept: number of patches.
           one_wanted: as in `stack_flops`.
         """
-        count = kept + self.class_count + self.registers
+        count = kept + self.front + self.registers
         flops = self.stem_flops() + self.stack_flops(count, one_wanted)
         if self.pooling == "queries":
             return flops + cross_flops(
@@ -325,9 +325,9 @@ class ViT(nn.Module):
                 None if angles is None else jnp.take_along_axis(angles, kept[:, :, None], axis=1)
             )
         if angles is not None:  # class token and registers have no position
-            angles = jnp.pad(angles, ((0, 0), (config.class_count, config.registers), (0, 0)))
-        if config.class_count:
-            shape = (1, config.class_count, options.width)
+            angles = jnp.pad(angles, ((0, 0), (config.front, config.registers), (0, 0)))
+        if config.front:
+            shape = (1, config.front, options.width)
             token = self.learned("class_token", shape) + self.learned("class_position", shape)
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), *shape[1:])), x], axis=1)
         if config.registers:
@@ -403,7 +403,7 @@ class ViT(nn.Module):
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
-        patches = x[:, self.config.class_count : x.shape[1] - self.config.registers]
+        patches = x[:, self.config.front : x.shape[1] - self.config.registers]
         if self.config.pooling == "cls":
             pooled = x[:, 0]
         elif self.config.pooling == "mean":

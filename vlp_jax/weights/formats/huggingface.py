@@ -86,7 +86,9 @@ class HuggingFace(Format):
         left = write_tokenizer(folder, tokenizer, processor)
         images = image_processor(exported.preprocessor, family.image_processor)
         write_json(folder, "preprocessor_config.json", {**images, **processor})
-        write_text(folder, "README.md", exported.card + text_note(left))
+        write_text(
+            folder, "README.md", exported.card + image_note(exported.preprocessor) + text_note(left)
+        )
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
         """Those of the model, and those of preprocessor and tokenizer.
@@ -173,6 +175,18 @@ def image_processor(preprocessor: Preprocessor, kind: str) -> dict[str, Any]:
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
     }
+
+
+def image_note(preprocessor: Preprocessor) -> str:
+    """A section of the model card about transparent images, whose alpha channel others drop."""
+    done = preprocessor.images.transparency
+    if done == "drop":
+        return ""
+    return (
+        "\n## Images\n\nIn training, images with transparency were prepared by "
+        f"`transparency={done}` (vlp_jax/data/images/pixel_modes.py); the processor in this folder "
+        "drops the alpha channel.\n"
+    )
 
 
 def text_note(left: Sequence[str]) -> str:

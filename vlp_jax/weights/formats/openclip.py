@@ -15,7 +15,7 @@ from vlp_jax.weights.family import OPENCLIP
 from vlp_jax.weights.files import write_json, write_tensors, write_text, write_tokenizer
 from vlp_jax.weights.formats.format import Format
 from vlp_jax.weights.formats.hub import downloaded
-from vlp_jax.weights.formats.huggingface import TOKENIZERS, text_note
+from vlp_jax.weights.formats.huggingface import TOKENIZERS, image_note, text_note
 from vlp_jax.weights.rules import Shape
 from vlp_jax.weights.settings import copied
 from vlp_jax.weights.tensors import read_json, safetensors_in
@@ -93,7 +93,8 @@ class OpenClip(Format):
             {"model_cfg": theirs, "preprocess_cfg": preprocess_cfg(exported.preprocessor)},
         )
         write_tensors(folder, WEIGHTS, exported.tensors(), shard_bytes=ONE_FILE)
-        write_text(folder, "README.md", exported.card + text_note(left))
+        notes = image_note(exported.preprocessor) + text_note(left)
+        write_text(folder, "README.md", exported.card + notes)
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
         """Those of the model, and those of preprocessing and tokenizer.
