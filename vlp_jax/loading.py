@@ -27,7 +27,8 @@ from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
 from vlp_jax.training.cost.memory import check_parameters_fit
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import abstract_parameters, fresh_variables
-from vlp_jax.weights.public import is_public, read_public
+from vlp_jax.weights.family import resolved
+from vlp_jax.weights.public import PublicModel, is_public, read_public
 
 # Keys of the section `model` that change no output of a trained model.
 TRAINING_ONLY = (
@@ -114,9 +115,10 @@ def create_model(
     Args:
       config: a name of `list_models`, also as NAME:VARIANT, or a file; or an
         ml_collections.ConfigDict, a nested dict or an `Experiment`.
-      pretrained: a workdir; the result is that of `load`, with the checkpoint's own config. None:
-        parameters are initialized from the seed, equal to those before a run's first update,
-        without what the config's own section `pretrained` would replace.
+      pretrained: a workdir, or a public checkpoint as FORMAT:DIR; the result is that of `load`,
+        with the checkpoint's own config. None: parameters are initialized from the seed, equal to
+        those before a run's first update, without what the config's own section `pretrained` would
+        replace.
       seed: of the initial parameters. Default: the config's.
       compute: "float32" or "bfloat16".
     Returns: the model; its variables, {"params": ...} and other collections that it has; and its
@@ -133,6 +135,9 @@ def create_model(
     if seed is not None:
         raise ConfigError("seed: has no effect with pretrained; leave one of them out")
     folder = os.fspath(pretrained)
+    if is_public(folder):
+        check_public_architecture(config, read_public(folder))
+        return load(folder, compute=compute)
     step = find_step(folder, None)
     check_architecture(config, restore_config(folder, step), folder)
     return load(folder, step, compute=compute)
@@ -168,7 +173,36 @@ def check_architecture(config: Experiment, stored: Experiment, folder: str) -> N
       ConfigError: naming the keys that differ.
     """
     there, here = (flatten(to_tree(each.model), "model") for each in (stored, config))
-    changes = changed_keys(there, here, TRAINING_ONLY)
+    check_equal(there, here, TRAINING_ONLY, folder)
+
+
+def check_public_architecture(config: Experiment, public: PublicModel) -> None:
+    """Checks that a public checkpoint has the model of a config, as `check_architecture`. Presets
+    count as their sizes.
+
+    Raises:
+      ConfigError: naming the keys that differ.
+    """
+    there, here = (
+        {
+            key: value
+            for key, value in resolved(each).items()
+            if key.startswith("model.") and key not in public.family.free
+        }
+        for each in (public.config, config)
+    )
+    check_equal(there, here, (*TRAINING_ONLY, "model.*.preset"), public.place)
+
+
+def check_equal(
+    there: dict[str, Any], here: dict[str, Any], but: tuple[str, ...], folder: str
+) -> None:
+    """Checks that two architectures have the same keys.
+
+    Raises:
+      ConfigError: naming the keys that differ.
+    """
+    changes = changed_keys(there, here, but)
     if changes:
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         raise ConfigError(

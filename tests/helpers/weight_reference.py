@@ -8,7 +8,9 @@ Each file in tests/weights/families is one architecture in one format:
   save(model, folder): writes the model as they do.
   ours(model, variables, inputs): {name: array}, what our `vlp_jax.Model` computes.
   load(folder): (model, names that were missing or not used), where we write the format.
-Only `ours` may import JAX, and all others PyTorch, so that either works without the other.
+  prepare(): makes ours know of tiny sizes, where their config only names published ones.
+Only `ours` and `prepare` may import JAX, and all others PyTorch, so that either works without the
+other.
 """
 
 import dataclasses
@@ -183,6 +185,7 @@ def read_golden(folder: pathlib.Path) -> tuple[dict, dict]:
 def place_of(name: str, folder: pathlib.Path) -> str:
     """FORMAT:DIR of a saved model."""
     reference = family(name)
+    getattr(reference, "prepare", lambda: None)()
     file = getattr(reference, "FILE", "")
     return f"{reference.FORMAT}:{folder / file}"
 

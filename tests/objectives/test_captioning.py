@@ -106,6 +106,7 @@ def decoding_experiment(decoder):
         (dict(image="cross_attention"), {"decoder", "image"}),
         (dict(image="prefix"), {"decoder", "image"}),
         (dict(kind="on_text_tower", tied=False), {"decoder", "image", "text"}),
+        (dict(memory_norm=True, inner_mlp=True), {"decoder", "image"}),
         *(
             (dict(RECURRENT, **decoder), {"decoder", "image"})
             for decoder in (

@@ -148,6 +148,8 @@ class LayerOptions:
     mlp_dropout: float = 0.0
     causal: bool = False
     cross_attention: bool = False
+    memory_norm: bool = False  # of cross-attention: a norm of the memory before keys and values
+    inner_mlp: bool = False  # a further MLP between self- and cross-attention
     initialization: str = "xavier"
     depth: int = 1  # of the stack; scales the initial values of "clip" and "gpt2"
     attention: str = "auto"  # "plain": never a platform's kernel

@@ -129,8 +129,12 @@ def as_exported(
     renamed |= {path: array.shape for path, array in constants.items()}
     statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     renamed |= {path: array.shape for path, array in statistics.items()}
-    rules, _, left = matching(family.rules, renamed)
-    lost = [path for path in left if path.startswith("model/") and not of_absent(path, family)]
+    rules, _, left = matching(family.written_rules(theirs), renamed)
+    lost = [
+        path
+        for path in left
+        if path.removeprefix("batch_stats/").startswith("model/") and not of_absent(path, family)
+    ]
     if lost:
         raise ConfigError(
             f"--to: {family.title} has no place for {', '.join(lost[:SHOWN])}"

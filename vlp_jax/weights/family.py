@@ -11,6 +11,7 @@ import numpy as np
 from vlp_jax.config import flatten, to_tree
 from vlp_jax.config.registry import Kinds
 from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.models.vision.vit import ViTConfig
 from vlp_jax.weights.rules import Rules, Shape
 from vlp_jax.weights.settings import Settings
@@ -96,6 +97,10 @@ class Family:
         }
         return found | ({"data.text.padding_token": token(padding)} if padding else {})
 
+    def written_rules(self, theirs: Mapping[str, Any]) -> Rules:
+        """The rules by which a model of this config is written."""
+        return self.rules
+
     def their_config(self, config: "Experiment") -> dict[str, Any]:
         """Their config of a model of ours.
 
@@ -137,6 +142,8 @@ def resolved(config: "Experiment") -> dict[str, Any]:
             if isinstance(part, ViTConfig):
                 sizes["patch_size"] = part.patch
             parts[name] = dataclasses.replace(part, **sizes)
+        elif isinstance(part, ResNetConfig):
+            parts[name] = dataclasses.replace(part, blocks=part.stages)
     dim = model.shapes().embedding_dim
     model = dataclasses.replace(model, embedding_dim=dim, **parts)
     return flatten(to_tree(dataclasses.replace(config, model=model)))
@@ -151,12 +158,20 @@ HUGGINGFACE = Kinds(
         "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
         "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
         "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
+        "siglip2": "vlp_jax.weights.families.siglip2:Siglip2",
         "vit": "vlp_jax.weights.families.vit:Vit",
         "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
         "deit": "vlp_jax.weights.families.vit:Deit",
     }
 )
-OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})
+OPENCLIP = Kinds(
+    {
+        "vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit",
+        "resnet": "vlp_jax.weights.families.openclip_resnet:OpenClipResNet",
+        "siglip": "vlp_jax.weights.families.openclip_siglip:OpenClipSiglip",
+        "coca": "vlp_jax.weights.families.openclip_coca:OpenClipCoCa",
+    }
+)
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})
 TIMM = Kinds(
     {

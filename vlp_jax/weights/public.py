@@ -166,7 +166,7 @@ class PublicModel:
         return rules
 
     def variables(self, layout: Layout | None = None) -> dict[str, Any]:
-        """The variables, {"params": ...} and "batch_stats" where there are any.
+        """The variables, {"params": ...} and other collections where there are any.
 
         Each tensor is read, placed and freed before the next.
 
@@ -183,9 +183,9 @@ class PublicModel:
             for path, array in zip(rule.ours, self.taken(rule), strict=True):
                 found[path] = jax.device_put(array, places[path])
         found |= self.fresh(found, layout)
-        statistics = f"{STATISTICS}/"
-        params = {path: leaf for path, leaf in found.items() if not path.startswith(statistics)}
-        others = {path: leaf for path, leaf in found.items() if path.startswith(statistics)}
+        prefixes = tuple(f"{name}/" for name in self.collections)
+        params = {path: leaf for path, leaf in found.items() if not path.startswith(prefixes)}
+        others = {path: leaf for path, leaf in found.items() if path.startswith(prefixes)}
         return {"params": nest(params), **nest(others)}
 
     def places(self, layout: Layout | None) -> dict[str, jax.sharding.Sharding]:

@@ -37,6 +37,9 @@ WAYS = {
     "queries, untied": dict(image="cross_attention", image_queries=3, tied=False),
     "on a text tower": dict(kind="on_text_tower", tied=False, width=20),
     "scanned": dict(image="cross_attention", scan=True, depth=2),
+    "norms and MLPs of open_clip's CoCa": dict(
+        kind="on_text_tower", tied=False, memory_norm=True, inner_mlp=True
+    ),
     "in the text tower": dict(kind="in_text_tower"),
     "in the text tower, scanned": dict(
         kind="in_text_tower", own=("attention", "cross", "mlp"), start_token=False, scan=True

@@ -14,7 +14,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.base import DecoderConfig
 from vlp_jax.models.decoder.packed_rows import PackedRows
 from vlp_jax.models.layers.attention_inputs import AttentionInputs, Cache
-from vlp_jax.models.layers.flops import cross_flops, layer_flops
+from vlp_jax.models.layers.flops import cross_flops, layer_flops, mlp_flops
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transformer
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.shapes import ModelShapes
@@ -38,6 +38,9 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     image: Literal["cross_attention", "prefix", "none"] = "cross_attention"
     # number of learned queries that pool the image's tokens first; 0: no pooling
     image_queries: int = between(0, 0)
+    memory_norm: bool = False  # of cross-attention: each layer has a norm of the image's tokens
+    # each layer has a second MLP, between self- and cross-attention
+    inner_mlp: bool = False
     # largest part of a text that is a bidirectional prefix in training
     text_prefix: float = between(0.0, 0.0, 1.0)
     tied: bool = True  # the output embeddings are the input embeddings
@@ -56,13 +59,17 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
             raise ConfigError(
                 f"{self.section}.image_queries: have nothing to pool with image='none'"
             )
+        for key in ("memory_norm", "inner_mlp"):
+            if getattr(self, key) and self.image != "cross_attention":
+                raise ConfigError(f"{self.section}.{key}: needs image='cross_attention'")
         self.layers(Precision())
 
     def layers(self, precision: Precision) -> LayerOptions:
         """The options of the layers."""
-        return self.layer_options(
+        options = self.layer_options(
             precision, causal=True, cross_attention=self.image == "cross_attention"
         )
+        return dataclasses.replace(options, memory_norm=self.memory_norm, inner_mlp=self.inner_mlp)
 
     @property
     def answers(self) -> bool:
@@ -130,7 +137,9 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
             if tokens
             else 0
         )
-        layers = size.depth * (layer_flops(size, length, activation=self.activation) + cross)
+        inner = mlp_flops(size, length, activation=self.activation) if self.inner_mlp else 0
+        layer = layer_flops(size, length, activation=self.activation) + inner + cross
+        layers = size.depth * layer
         return pictures * pooling + rows * (self.input_flops(shapes, length) + logits + layers)
 
     def input_flops(self, shapes: ModelShapes, length: int) -> int:

@@ -76,7 +76,8 @@ class Mlp(nn.Module):
 
 
 class TransformerLayer(nn.Module):
-    """Self-attention, optional cross-attention and an MLP, each on a residual branch.
+    """Self-attention, optional cross-attention and an MLP, each on a residual branch; with
+    `inner_mlp` also an MLP between the two attentions.
 
     Args of the call:
       x: [B, N, D].
@@ -137,12 +138,18 @@ class TransformerLayer(nn.Module):
             cache = (
                 None if inputs.cache is None else dataclasses.replace(inputs.cache, position=None)
             )
+            memory = inputs.memory
+            if options.memory_norm and memory is not None:
+                memory = options.normalisation(f"{name_of('cross')}_memory_norm")(memory)
+            if options.inner_mlp:
+                inner = Mlp(options, self.train, name="inner_mlp")
+                x = self.residual("inner_mlp", x, drop_rate=drop_rate, branch=inner)
             cross = MultiHeadAttention(options, train=self.train, name=name_of("cross"))
             x = self.residual(
                 "cross",
                 x,
                 drop_rate=drop_rate,
-                branch=lambda y: cross(y, inputs.memory, mask=inputs.memory_mask, cache=cache),
+                branch=lambda y: cross(y, memory, mask=inputs.memory_mask, cache=cache),
             )
         return self.residual(
             "mlp", x, drop_rate=drop_rate, branch=Mlp(options, self.train, name=name_of("mlp"))
@@ -252,7 +259,15 @@ class Transformer(nn.Module):
 # Activations that the backward pass of a layer needs to compute no product with parameters again.
 # The input of a layer is kept in any case. Attention itself is computed again from the kept
 # queries, keys and values: a few hundredths of a layer's operations.
-MATMULS = ("query", "key", "value", "attention_residual", "cross_residual", "hidden")
+MATMULS = (
+    "query",
+    "key",
+    "value",
+    "attention_residual",
+    "inner_mlp_residual",
+    "cross_residual",
+    "hidden",
+)
 
 
 def rematerialised(
@@ -287,11 +302,13 @@ class AttentionPooling(nn.Module):
 
     Attributes:
       mlp: False replaces the MLP by a norm, as in CoCa (Yu et al. 2022, figure 2).
+      input_norms: whether queries and tokens each have a norm before attention.
     """
 
     options: LayerOptions
     queries: int = 1
     mlp: bool = True
+    input_norms: bool = False
 
     @nn.compact
     def __call__(self, tokens: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -300,6 +317,9 @@ class AttentionPooling(nn.Module):
         probe = self.param("probe", init, (1, self.queries, options.width), jnp.float32).astype(
             tokens.dtype
         )
+        if self.input_norms:
+            probe = options.normalisation("probe_norm")(probe)
+            tokens = options.normalisation("token_norm")(tokens)
         probe = jnp.broadcast_to(probe, (tokens.shape[0], self.queries, options.width))
         x = MultiHeadAttention(options, name="attention")(probe, tokens, mask=mask)
         if self.mlp:

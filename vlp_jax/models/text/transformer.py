@@ -21,6 +21,8 @@ from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
 
+CLASS_BEHIND = ("cls_end", "cls_last")  # poolings by a learned token behind the text
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTransformerConfig(StackConfig, TextTowerConfig):
@@ -30,7 +32,8 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     causal: bool = True
     padding_mask: bool = True  # False: tokens attend to padding, as in SigLIP
     # cls_end: a learned token after the text
-    pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"
+    # cls_last: a learned token in the last position, which sees the text and one padding token
+    pooling: Literal["end", "last", "first", "cls", "cls_end", "cls_last", "mean", "map"] = "end"
     # relative: T5's, without an attention kernel
     position: Literal["learned", "sinusoidal", "relative"] = "learned"
     token_types: int = between(0, 0)  # number of segment embeddings; BERT has two
@@ -74,7 +77,7 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     @property
     def layer_tokens(self) -> int:
         """The length, and the learned token in front or behind, where there is one."""
-        return self.length + (self.pooling in ("cls", "cls_end"))
+        return self.length + (self.pooling in ("cls", *CLASS_BEHIND))
 
     @property
     def token_width(self) -> int:
@@ -161,9 +164,11 @@ class TextTransformer(nn.Module):
     Keys of `config`:
       pooling: `end` the last real token, `last` the last position whatever it holds, `first` the
         first token, `cls` a learned token in front, `cls_end` a learned token after the last real
-        one (Yu et al. 2022, "CoCa"), `mean` over real tokens, `map` attention pooling. An empty row
-        pools its first position, or zeros for `mean`. With `cls_end`, the returned tokens are those
-        of the text, before the final norm: a decoder's layers continue from them.
+        one (Yu et al. 2022, "CoCa"), `cls_last` one behind all padding, which attends to the real
+        tokens and the first padding token (as in OpenCLIP's published CoCas), `mean` over real
+        tokens, `map` attention pooling. An empty row pools its first position, or zeros for `mean`.
+        With `cls_end` and `cls_last`, the returned tokens are those of the text, before the final
+        norm: a decoder's layers continue from them.
       pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019).
       position: `learned` and `sinusoidal` positions are added to token embeddings, for the latter
         multiplied by sqrt(D) (Vaswani et al. 2017, sections 3.4 and 3.5); `relative` adds a bias to
@@ -209,7 +214,7 @@ class TextTransformer(nn.Module):
             own = mask if config.padding_mask and cache is None else None
             x = transformer(x, dataclasses.replace(inputs, mask=own, visible=visible, cache=cache))
             # a decoder's layers follow
-            continued = config.pooling == "cls_end" and text_mode == ALONE
+            continued = config.pooling in CLASS_BEHIND and text_mode == ALONE
             return Encoding(x if continued else self.normalised(x), mask, None, text)
         position = self.pooled_position(mask)
         alone = not tokens and position is not None
@@ -231,7 +236,7 @@ class TextTransformer(nn.Module):
                 name="pooler",
             )
             pooled = jnp.tanh(dense(pooled))
-        if config.pooling == "cls_end":
+        if config.pooling in CLASS_BEHIND:
             unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
             x = unnormalised if text_mode == ALONE else x[:, :-1]
         return (
@@ -266,7 +271,7 @@ class TextTransformer(nn.Module):
             token = self.learned("class_token", (1, 1, options.width))
             x = jnp.concatenate([jnp.broadcast_to(token, (len(x), 1, options.width)), x], axis=1)
             mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
-        if config.pooling == "cls_end" and cache is None and not text_mode.decoding:
+        if config.pooling in CLASS_BEHIND and cache is None and not text_mode.decoding:
             x, mask = self.append_class_token(x, mask)
         if config.embedding_norm:
             x = options.normalisation("embedding_norm")(x)
@@ -304,10 +309,15 @@ class TextTransformer(nn.Module):
         return constrain(x, ("batch", "tokens", "activation_embed"))
 
     def append_class_token(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Appends a learned token after the last real one of each row: [B, L, D], [B, L] -> [B, L +
-        1, D], [B, L + 1]."""
+        """Appends a learned token after the last real one of each row, or with `cls_last` after the
+        last of all: [B, L, D], [B, L] -> [B, L + 1, D], [B, L + 1]; one more token is visible."""
         token = self.learned("class_token", (1, 1, self.options.width))
         mask = jnp.pad(mask, ((0, 0), (1, 0)), constant_values=True)
+        if self.config.pooling == "cls_last":
+            token = token + self.learned(
+                "class_position", (1, 1, self.options.width), self.config.position_std
+            )
+            return jnp.concatenate([x, jnp.broadcast_to(token, (len(x), 1, x.shape[2]))], 1), mask
         last = mask.sum(axis=1, keepdims=True) - 1
         x = jnp.pad(x, ((0, 0), (0, 1), (0, 0)))
         return jnp.where((jnp.arange(mask.shape[1]) == last)[:, :, None], token, x), mask
@@ -330,7 +340,7 @@ class TextTransformer(nn.Module):
         """Position of the one token that is pooled; None where pooling uses all tokens."""
         if self.config.pooling in ("cls", "first"):
             return PoolPosition()
-        if self.config.pooling == "last":
+        if self.config.pooling in ("last", "cls_last"):
             return PoolPosition(jnp.full(len(mask), mask.shape[1] - 1, jnp.int32))
         return last_visible(mask) if self.config.pooling in ("end", "cls_end") else None
 

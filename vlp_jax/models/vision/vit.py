@@ -3,7 +3,8 @@
 import dataclasses
 import math
 import re
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -15,7 +16,7 @@ from vlp_jax.config.parse import read_section
 from vlp_jax.config.section import Sizes
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention_inputs import AttentionInputs
-from vlp_jax.models.layers.flops import pooling_flops
+from vlp_jax.models.layers.flops import cross_flops, pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import (
     BIAS_INIT,
@@ -27,10 +28,14 @@ from vlp_jax.models.layers.positions import (
 )
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
 from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
+from vlp_jax.models.shapes import Grid
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
+
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -51,10 +56,17 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     )
     # BEiT's relative positions, of all layers or of each, without an attention kernel
     position_bias: Literal["none", "shared", "layers"] = "none"
-    pooling: Literal["cls", "mean", "map", "none"] = "cls"
+    # queries: learned queries attend to all tokens; the first makes the pooled vector, the others
+    # are the tower's tokens
+    pooling: Literal["cls", "mean", "map", "queries", "none"] = "cls"
     # None: one where it pools, else none; of several, as in DeiT, the first one pools
     class_tokens: int | None = between(None, 0)
+    queries: int = between(0, 0)  # of pooling="queries", at least two
+    query_width: int | None = between(None, 1)  # of queries, and tokens; None: that of the layers
+    query_heads: int | None = between(None, 1)  # None: those of the layers
     pooler: bool = False  # a linear layer and tanh on the pooled vector
+    # pixels right of and below the last whole patch are not seen; False: there must be none
+    cut_remainder: bool = False
     registers: int = between(0, 0)
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
@@ -72,7 +84,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
 
         Raises: ConfigError where one of them does not fit.
         """
-        if self.image_size % self.patch:
+        if self.image_size % self.patch and not self.cut_remainder:
             raise ConfigError(
                 f"{self.section}: image_size {self.image_size} does not divide into "
                 f"patches of {self.patch}"
@@ -80,10 +92,12 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         if not self.pools:
             raise ConfigError(
                 f"{self.section}.pooling: 'none' leaves nothing to embed, expected "
-                "'cls', 'mean' or 'map'"
+                "'cls', 'mean', 'map' or 'queries'"
             )
         if self.pooling == "cls" and not self.front:
             raise ConfigError(f"{self.section}.class_tokens: pooling='cls' needs one or more")
+        if self.pooling == "queries":
+            self.check_queries()
         if self.stem == "convolution":
             self.check_stem()
         of_head = "width of a head", self.size.width // self.size.heads
@@ -97,6 +111,22 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             raise ConfigError(
                 f"{self.section}.position: {self.position!r} needs a {what} that "
                 f"divides by 4, got {size}"
+            )
+
+    def check_queries(self) -> None:
+        """Checks that there are queries for the pooled vector and for tokens, and their width.
+
+        Raises: ConfigError where there are not, or it does not divide into the heads.
+        """
+        width, heads = self.token_width, self.query_heads or self.size.heads
+        if self.queries < 2:
+            raise ConfigError(
+                f"{self.section}.queries: pooling='queries' needs one for the pooled vector and "
+                f"others for tokens, got {self.queries}"
+            )
+        if width % heads:
+            raise ConfigError(
+                f"{self.section}.query_width: {width} does not divide into {heads} heads"
             )
 
     def check_stem(self) -> None:
@@ -139,8 +169,9 @@ class ViTConfig(StackConfig, ImageTowerConfig):
 
     @property
     def token_width(self) -> int:
-        """The width of the layers."""
-        return self.size.width
+        """The width of the layers, or of the queries that make the tokens."""
+        of_queries = self.query_width if self.pooling == "queries" else None
+        return of_queries or self.size.width
 
     @property
     def front(self) -> int:
@@ -151,6 +182,24 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     def rotary(self) -> bool:
         """Whether positions turn queries and keys."""
         return self.position in ("rotary2d", "rotary2d_unit")
+
+    @property
+    def class_token(self) -> bool:
+        """Whether the first token is a class token."""
+        return self.front > 0 and self.pooling != "queries"
+
+    @property
+    def grid(self) -> Grid:
+        """Layout of the tokens; those of queries have no place in the image."""
+        if self.pooling == "queries":
+            return Grid(0, self.queries - 1)
+        return super().grid
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The keys of queries with another pooling."""
+        names = ("queries", "query_width", "query_heads") if self.pooling != "queries" else ()
+        unused = dict.fromkeys(names, f"with pooling={self.pooling!r}: it is for 'queries'")
+        return {**super().ignored(experiment), **unused}
 
     @property
     def pools(self) -> bool:
@@ -195,8 +244,13 @@ class ViTConfig(StackConfig, ImageTowerConfig):
           kept: number of patches.
           one_wanted: as in `stack_flops`.
         """
-        flops = self.stem_flops() + self.stack_flops(kept + self.front + self.registers, one_wanted)
+        count = kept + self.front + self.registers
+        flops = self.stem_flops() + self.stack_flops(count, one_wanted)
         flops += 2 * self.size.width**2 if self.pooler else 0
+        if self.pooling == "queries":
+            return flops + cross_flops(
+                self.token_width, self.queries, memory=count, memory_width=self.size.width
+            )
         return flops + (
             pooling_flops(self.size, kept, activation=self.activation)
             if self.pooling == "map"
@@ -278,6 +332,8 @@ class ViT(nn.Module):
         unseen = unseen_patches(masked, kept, side**2)
         if unseen is not None and config.stem == "convolution":  # its kernels cross patch borders
             image = jnp.where(pixels_of(unseen, side, config.patch), 0.0, image)
+        if config.cut_remainder:
+            image = image[:, : side * config.patch, : side * config.patch]
         x = self.embed_patches(image.astype(self.precision.compute))
         if masked is not None:
             x = jnp.where(masked[:, :, None], self.learned("mask_token", (1, 1, options.width)), x)
@@ -390,6 +446,8 @@ class ViT(nn.Module):
     def pool(self, x: jax.Array) -> Encoding:
         """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
+        if self.config.pooling == "queries":
+            return self.queried(x)
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
@@ -406,6 +464,18 @@ class ViT(nn.Module):
         if self.config.pooler:
             pooled = jnp.tanh(options.linear(pooled, "pooler"))
         return Encoding(x, None, pooled, unnormalised=unnormalised)
+
+    def queried(self, x: jax.Array) -> Encoding:
+        """The Encoding of pooling="queries", with norms before and after attention."""
+        config = self.config
+        options = dataclasses.replace(
+            self.options, width=config.token_width, heads=config.query_heads or self.options.heads
+        )
+        pooler = AttentionPooling(
+            options, config.queries, mlp=False, input_norms=True, name="pooling_head"
+        )
+        made = pooler(x)
+        return Encoding(made[:, 1:], None, made[:, 0])
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:

@@ -74,6 +74,48 @@ PLAIN_BLOCKS = {
 }
 
 
+ACTIVATION = {"quick_gelu": "quick_gelu", "gelu": "gelu"}
+TEXT_KEYS = (
+    Key("text_cfg.context_length", "model.text.length"),
+    Key("text_cfg.vocab_size", "model.text.vocab_size"),
+    Key("text_cfg.width", "model.text.width"),
+    Key("text_cfg.layers", "model.text.depth"),
+    Key("text_cfg.heads", "model.text.heads"),
+    Key("text_cfg.mlp_dim", "model.text.mlp_dim"),
+)
+# Given settings that are OpenCLIP's defaults, and not written.
+DEFAULTS = (
+    "vision_cfg.pos_embed_type",
+    "vision_cfg.pool_type",
+    "text_cfg.pool_type",
+    "text_cfg.proj_type",
+)
+IMAGE_KEYS = (
+    Key("vision_cfg.image_size", "model.image.image_size"),
+    Key("vision_cfg.patch_size", "model.image.patch_size"),
+    Key("vision_cfg.width", "model.image.width"),
+    Key("vision_cfg.layers", "model.image.depth"),
+    Key("vision_cfg.heads", "model.image.heads"),
+    Key("vision_cfg.mlp_dim", "model.image.mlp_dim"),
+)
+IMAGE_GIVEN = (
+    *(Given(f"vision_cfg.{key}", value) for key, value in PLAIN_BLOCKS.items()),
+    Given("vision_cfg.no_ln_pre", False),
+    Given("vision_cfg.pos_embed_type", "learnable"),
+    Given("vision_cfg.final_ln_after_pool", False),
+    Given("vision_cfg.pool_type", "tok"),
+)
+TEXT_GIVEN = (
+    *(Given(f"text_cfg.{key}", value) for key, value in PLAIN_BLOCKS.items()),
+    Given("text_cfg.embed_cls", False),
+    Given("text_cfg.no_causal_mask", False),
+    Given("text_cfg.pool_type", "argmax", ("eos",)),
+    Given("text_cfg.proj_bias", False),
+    Given("text_cfg.proj_type", "linear"),
+    Given("text_cfg.final_ln_after_pool", False),
+)
+
+
 class OpenClipVit(Family):
     """OpenCLIP's CLIP; also CustomTextCLIP, whose text tower has the prefix "text."."""
 
@@ -82,43 +124,12 @@ class OpenClipVit(Family):
     settings = Settings(
         keys=(
             Key("embed_dim", "model.embedding_dim"),
-            Key("vision_cfg.image_size", "model.image.image_size"),
-            Key("vision_cfg.patch_size", "model.image.patch_size"),
-            Key("vision_cfg.width", "model.image.width"),
-            Key("vision_cfg.layers", "model.image.depth"),
-            Key("vision_cfg.heads", "model.image.heads"),
-            Key("vision_cfg.mlp_dim", "model.image.mlp_dim"),
-            Key("text_cfg.context_length", "model.text.length"),
-            Key("text_cfg.vocab_size", "model.text.vocab_size"),
-            Key("text_cfg.width", "model.text.width"),
-            Key("text_cfg.layers", "model.text.depth"),
-            Key("text_cfg.heads", "model.text.heads"),
-            Key("text_cfg.mlp_dim", "model.text.mlp_dim"),
-            Key(
-                "activation", "model.image.activation", {"quick_gelu": "quick_gelu", "gelu": "gelu"}
-            ),
-            Key(
-                "activation", "model.text.activation", {"quick_gelu": "quick_gelu", "gelu": "gelu"}
-            ),
+            *IMAGE_KEYS,
+            *TEXT_KEYS,
+            Key("activation", "model.image.activation", ACTIVATION),
+            Key("activation", "model.text.activation", ACTIVATION),
         ),
-        given=(
-            *(
-                Given(f"{tower}.{key}", value)
-                for tower in ("vision_cfg", "text_cfg")
-                for key, value in PLAIN_BLOCKS.items()
-            ),
-            Given("vision_cfg.attentional_pool", False),
-            Given("vision_cfg.no_ln_pre", False),
-            Given("vision_cfg.pos_embed_type", "learnable"),
-            Given("vision_cfg.final_ln_after_pool", False),
-            Given("vision_cfg.pool_type", "tok"),
-            Given("text_cfg.embed_cls", False),
-            Given("text_cfg.no_causal_mask", False),
-            Given("text_cfg.pool_type", "argmax", ("eos",)),
-            Given("text_cfg.proj_bias", False),
-            Given("text_cfg.proj_type", "linear"),
-            Given("text_cfg.final_ln_after_pool", False),
-        ),
+        given=(*IMAGE_GIVEN, Given("vision_cfg.attentional_pool", False), *TEXT_GIVEN),
         fixed={
             **IMAGE_FIXED,
             **TEXT_FIXED,
@@ -139,21 +150,30 @@ class OpenClipVit(Family):
         self, theirs: Mapping[str, Any], shapes: Mapping[str, Shape], place: str
     ) -> dict[str, Any]:
         """The settings of `model_cfg`, with OpenCLIP's own defaults."""
-        return super().config(completed(theirs), shapes, place)
+        return super().config(self.completed(theirs), shapes, place)
+
+    def completed(self, theirs: Mapping[str, Any]) -> dict[str, Any]:
+        """A `model_cfg` with OpenCLIP's defaults."""
+        return completed(theirs)
 
     def their_config(self, config: Any) -> dict[str, Any]:
         """`model_cfg` as OpenCLIP writes it."""
         found = super().their_config(config)
-        image, text = found["vision_cfg"], found["text_cfg"]
-        image["head_width"] = image["width"] // image.pop("heads")
-        for tower in (image, text):
-            tower["mlp_ratio"] = tower.pop("mlp_dim") / tower["width"]
-        for tower, given in (("vision_cfg", image), ("text_cfg", text)):
-            for key in list(given):
-                if f"{tower}.{key}" in {each.theirs for each in self.settings.given}:
-                    del given[key]
+        for given in self.settings.given:
+            tower, _, key = given.theirs.partition(".")
+            if given.value in (None, False) or given.theirs in DEFAULTS:
+                del found[tower][key]
+        found["vision_cfg"] = self.their_image(found["vision_cfg"])
+        text = found["text_cfg"]
+        text["mlp_ratio"] = text.pop("mlp_dim") / text["width"]
         found["quick_gelu"] = found.pop("activation") == "quick_gelu"
         return found
+
+    def their_image(self, image: dict[str, Any]) -> dict[str, Any]:
+        """`vision_cfg`, with the width of a head and the ratio of the MLP."""
+        image["head_width"] = image["width"] // image.pop("heads")
+        image["mlp_ratio"] = image.pop("mlp_dim") / image["width"]
+        return image
 
 
 def completed(theirs: Mapping[str, Any]) -> dict[str, Any]:

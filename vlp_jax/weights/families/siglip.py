@@ -51,6 +51,7 @@ class Siglip(Family):
 
     title = "SiglipModel"
     model_type, image_processor, processor = "siglip", "SiglipImageProcessor", "SiglipProcessor"
+    free = ("model.image.cut_remainder",)
     settings = Settings(
         keys=(
             *image("vision_config."),
@@ -84,7 +85,10 @@ class Siglip(Family):
     def config(
         self, theirs: Mapping[str, Any], shapes: Mapping[str, Shape], place: str
     ) -> dict[str, Any]:
-        """Their config; `projection_size` is by default the width of the text tower."""
+        """Their config; `projection_size` is by default the width of the text tower, and pixels
+        beyond the last whole patch are not seen."""
         text = dict(theirs["text_config"])
         text["projection_size"] = text.get("projection_size") or text["hidden_size"]
-        return super().config({**theirs, "text_config": text}, shapes, place)
+        found = super().config({**theirs, "text_config": text}, shapes, place)
+        cut = found["model.image.image_size"] % found["model.image.patch_size"] != 0
+        return {**found, "model.image.cut_remainder": cut}

@@ -85,13 +85,14 @@ class HuggingFace(Format):
         )
         write_tensors(folder, "model", exported.tensors())
         processor = {"processor_class": family.processor} if family.processor else {}
-        left: list[str] = []
+        notes, left = "", list[str]()
         if family.absent != "text":
             left = write_tokenizer(folder, tokenizer, processor)
         if family.absent != "image":
             images = image_processor(exported.preprocessor, family.image_processor)
             write_json(folder, "preprocessor_config.json", {**images, **processor})
-        write_text(folder, "README.md", exported.card + text_note(left))
+            notes = image_note(exported.preprocessor)
+        write_text(folder, "README.md", exported.card + notes + text_note(left))
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
         """Those of the model, and those of preprocessor and tokenizer.
@@ -186,6 +187,18 @@ def image_processor(preprocessor: Preprocessor, kind: str) -> dict[str, Any]:
     }
 
 
+def image_note(preprocessor: Preprocessor) -> str:
+    """A section of the model card about transparent images, whose alpha channel others drop."""
+    done = preprocessor.images.transparency
+    if done == "drop":
+        return ""
+    return (
+        "\n## Images\n\nIn training, images with transparency were prepared by "
+        f"`transparency={done}` (vlp_jax/data/images/pixel_modes.py); the processor in this folder "
+        "drops the alpha channel.\n"
+    )
+
+
 def text_note(left: Sequence[str]) -> str:
     """A section of the model card about changes of a text that the tokenizer does not make."""
     if not left:
@@ -221,7 +234,7 @@ def with_defaults(kind: str, config: dict[str, Any], path: str) -> dict[str, Any
     try:
         return CONFIG_MAPPING[kind].from_dict(plain).to_dict()
     except Exception as error:  # whatever a check of theirs raises
-        reason = (str(error) or type(error).__name__).splitlines()[0]
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise CheckpointError(f"{path}: is no config of a {kind}: {reason}") from error
 
 

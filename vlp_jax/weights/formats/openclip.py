@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from vlp_jax.config.recipes import CLIP_TEXT
@@ -15,7 +15,7 @@ from vlp_jax.weights.family import OPENCLIP
 from vlp_jax.weights.files import write_json, write_tensors, write_text, write_tokenizer
 from vlp_jax.weights.formats.format import Format
 from vlp_jax.weights.formats.hub import downloaded
-from vlp_jax.weights.formats.huggingface import text_note
+from vlp_jax.weights.formats.huggingface import TOKENIZERS, image_note, text_note
 from vlp_jax.weights.rules import Shape
 from vlp_jax.weights.settings import copied
 from vlp_jax.weights.tensors import read_json, safetensors_in
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 ONE_FILE = 1 << 62  # bytes: OpenCLIP reads no shards
 CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model"
+# Changes of a text before a tokenizer of transformers, by their name there.
+CLEAN = {
+    "whitespace": ("ftfy", "html", "whitespace"),
+    "lower": ("ftfy", "html", "lower_case", "whitespace"),
+    "canonicalize": ("ftfy", "html", "lower_case", "punctuation", "whitespace"),
+}
 RESIZE = {"shortest": "shortest_side_crop", "squash": "squash", "longest": "letterbox"}
 # OpenCLIP's defaults (constants.py), those of OpenAI's CLIP
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -73,9 +79,13 @@ class OpenClip(Format):
         if tokenizer.definition != clip_definition() or tokenizer.spec.padding_token != "!":
             left = write_tokenizer(folder, tokenizer, {})
             theirs["text_cfg"]["hf_tokenizer_name"] = os.path.basename(exported.name)
-            theirs["text_cfg"]["tokenizer_kwargs"] = {"clean": None}
-        ends = tokenizer.special_ids[1]
-        if ends and ends[0] != tokenizer.vocab_size - 1:  # then it is not the argmax of the ids
+            clean = clean_for(tokenizer.spec.canonicalize)
+            theirs["text_cfg"]["tokenizer_kwargs"] = {"clean": clean}
+            left = [name for name in left if name not in CLEAN[clean]]
+        ends, text = tokenizer.special_ids[1], theirs["text_cfg"]
+        pools_end = not {"pool_type", "embed_cls"} & text.keys()
+        # then it is not the argmax of the ids
+        if pools_end and ends and ends[0] != tokenizer.vocab_size - 1:
             theirs["text_cfg"] |= {"pool_type": "eos", "eos_id": ends[0]}
         write_json(
             folder,
@@ -83,7 +93,8 @@ class OpenClip(Format):
             {"model_cfg": theirs, "preprocess_cfg": preprocess_cfg(exported.preprocessor)},
         )
         write_tensors(folder, WEIGHTS, exported.tensors(), shard_bytes=ONE_FILE)
-        write_text(folder, "README.md", exported.card + text_note(left))
+        notes = image_note(exported.preprocessor) + text_note(left)
+        write_text(folder, "README.md", exported.card + notes)
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
         """Those of the model, and those of preprocessing and tokenizer.
@@ -102,11 +113,27 @@ class OpenClip(Format):
         name = text.get("hf_tokenizer_name")
         if name is None:
             return {f"data.text.{key}": value for key, value in CLIP_TEXT.items()}
-        held = os.path.exists(os.path.join(self.folder, "tokenizer.json"))
+        clean = (text.get("tokenizer_kwargs") or {}).get("clean", "whitespace")
+        if clean not in CLEAN:
+            raise CheckpointError(
+                f"{self.place}: text_cfg.tokenizer_kwargs.clean is {clean!r}, which is not "
+                f"supported; expected {', '.join(map(repr, CLEAN))}"
+            )
+        held = any(os.path.exists(os.path.join(self.folder, file)) for file in TOKENIZERS)
+        path = os.path.join(self.folder, "tokenizer_config.json")
+        tokens = read_json(path) if os.path.exists(path) else {}
         return {
             "data.text.tokenizer": self.folder if held else name,
-            **self.family.text_settings({}),
+            "data.text.canonicalize": CLEAN[clean],
+            **self.family.text_settings(tokens),
         }
+
+
+def clean_for(canonicalize: Collection[str]) -> str:
+    """OpenCLIP's name of changes of a text before a tokenizer of transformers; where it has none of
+    these, of the fewest."""
+    found = (name for name, changes in CLEAN.items() if set(changes) == set(canonicalize))
+    return next(found, "whitespace")
 
 
 def preprocess_cfg(preprocessor: Preprocessor) -> dict[str, Any]:
@@ -140,14 +167,14 @@ def family_of(theirs: Mapping[str, Any], place: str) -> str:
       CheckpointError: it is not supported.
     """
     image, text = theirs["vision_cfg"], theirs["text_cfg"]
-    for part, key in ((image, "timm_model_name"), (text, "hf_model_name")):
-        if part.get(key):
-            raise CheckpointError(f"{place}: {key} {part[key]!r} is not supported")
-    if isinstance(image.get("layers"), list):
-        raise CheckpointError(f"{place}: a ModifiedResNet is not supported")
+    if text.get("hf_model_name"):
+        name = text["hf_model_name"]
+        raise CheckpointError(f"{place}: text_cfg.hf_model_name {name!r} is not supported")
+    if image.get("timm_model_name"):
+        return "siglip"
     if "multimodal_cfg" in theirs:
-        raise CheckpointError(f"{place}: CoCa is not supported")
-    return "vit"
+        return "coca"
+    return "resnet" if isinstance(image.get("layers"), list) else "vit"
 
 
 def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
