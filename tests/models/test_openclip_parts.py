@@ -1,4 +1,5 @@
-"""Options that OpenCLIP's CoCas and SigLIPs, and TIPSv2, need, against what they are made of in float64."""
+"""Options that OpenCLIP's CoCas and SigLIPs, and TIPSv2, need, against what they are made of in
+float64."""
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,8 @@ def image_tower(**changes):
 
 
 def text_tower(**changes):
-    return TextTransformerConfig(**TINY, vocab_size=10, length=6, **changes).build(Precision())
+    sizes = {**TINY, "vocab_size": 10, "length": 6, **changes}
+    return TextTransformerConfig(**sizes).build(Precision())
 
 
 def variables_of(module, *inputs):
