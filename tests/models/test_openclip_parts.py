@@ -1,4 +1,5 @@
-"""Options that OpenCLIP's CoCas and SigLIPs need, against what they are made of in float64."""
+"""Options that OpenCLIP's CoCas and SigLIPs, and TIPSv2, need, against what they are made of in
+float64."""
 
 import flax.linen as nn
 import jax
@@ -8,6 +9,7 @@ from counted_flops import counted_flops
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.decoder.transformer import TextDecoderConfig
+from vlp_jax.models.layers.positions import sinusoidal_halves
 from vlp_jax.models.options import Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision.vit import ViT, ViTConfig
@@ -24,7 +26,8 @@ def image_tower(**changes):
 
 
 def text_tower(**changes):
-    return TextTransformerConfig(**TINY, vocab_size=10, length=6, **changes).build(Precision())
+    sizes = {**TINY, "vocab_size": 10, "length": 6, **changes}
+    return TextTransformerConfig(**sizes).build(Precision())
 
 
 def variables_of(module, *inputs):
@@ -136,6 +139,19 @@ def test_pixels_behind_the_last_whole_patch_are_not_seen():
     )
     with pytest.raises(ConfigError, match="does not divide into patches"):
         image_tower(image_size=14)
+
+
+def test_sinusoids_in_halves_are_those_of_tensor2tensor():
+    table = sinusoidal_halves(5, 8)
+    for place in range(5):
+        for i in range(4):
+            angle = place * 10_000.0 ** (-i / 3)
+            expected = np.sin(angle), np.cos(angle)
+            np.testing.assert_allclose((table[place, i], table[place, 4 + i]), expected, atol=1e-6)
+    tower = text_tower(position="sinusoidal_halves")
+    assert "position" not in variables_of(tower, TEXT, MASK)["params"]
+    with pytest.raises(ConfigError, match="needs an even width"):
+        text_tower(position="sinusoidal_halves", width=13, heads=1)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from weight_reference import GOLDEN
 
 from vlp_jax import command_line, convert
+from vlp_jax.weights.public import read_public
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
 EMBEDDING = "text_model.embeddings.token_embedding.weight"
@@ -240,6 +241,15 @@ def test_a_whole_folder_is_converted(place, tmp_path):
     """Without a fault, what the tests above damage is read."""
     assert convert.main([f"--from=huggingface:{place}", f"--to={tmp_path}/result"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip", "result"]
+
+
+def test_a_scale_that_published_files_lack_is_that_of_their_config(tmp_path):
+    folder = tmp_path / "tips"
+    shutil.copytree(GOLDEN / "tipsv2_0", folder)
+    changed(folder, temperature=None)
+    public = read_public(f"huggingface:{folder}")
+    found = public.variables()["params"]["objectives_contrastive"]["log_scale"]
+    np.testing.assert_allclose(found, np.log(1 / 0.4), rtol=1e-6)
 
 
 class Hub(http.server.BaseHTTPRequestHandler):

@@ -30,6 +30,7 @@ class Family:
       rules: the rules for their tensors; layers are unrolled.
       ignored: a regex of names of tensors without information, such as numbers of positions.
       parts: prefixes of our parameters that the checkpoint has; a single tower has only its own.
+      optional: prefixes of our parameters that a checkpoint may lack; they are then initialised.
       exports: whether our models can be written in this format.
     """
 
@@ -38,6 +39,7 @@ class Family:
     rules: ClassVar[Rules]
     ignored: ClassVar[str] = r"(^|\.)position_ids$"
     parts: ClassVar[tuple[str, ...]] = ("",)
+    optional: ClassVar[tuple[str, ...]] = ()
     exports: ClassVar[bool] = True
     # our keys that change nothing of what the architecture computes
     free: ClassVar[tuple[str, ...]] = ()
@@ -158,6 +160,7 @@ HUGGINGFACE = Kinds(
         "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
         "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
         "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
+        "tipsv2": "vlp_jax.weights.families.tipsv2:Tipsv2",
         "siglip2": "vlp_jax.weights.families.siglip2:Siglip2",
         "vit": "vlp_jax.weights.families.vit:Vit",
         "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",

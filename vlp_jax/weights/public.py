@@ -144,6 +144,7 @@ class PublicModel:
         """
         theirs = {name: self.tensors.shapes[file] for name, file in self.names.items()}
         rules, left, missing = matching(self.family.rules, self.shapes, theirs)
+        missing = [path for path in missing if not path.startswith(self.family.optional)]
         if missing:
             expected, _, _ = matching(self.family.rules, self.shapes)
             lacking = [

@@ -110,6 +110,20 @@ def sinusoidal(length: int, width: int) -> np.ndarray:
     )
 
 
+def sinusoidal_halves(length: int, width: int) -> np.ndarray:
+    """Fixed position embedding as in tensor2tensor: the sines of all frequencies, then their
+    cosines; the last frequency is 1 / 10000.
+
+    Args:
+      length: number of positions.
+      width: number of features; even, and at least four.
+    Returns: float32 [length, width].
+    """
+    half = width // 2
+    angles = np.arange(length)[:, None] / 10_000.0 ** (np.arange(half) / (half - 1))
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
 def relative_bias(
     table: jax.Array, first: jax.Array | int, *, queries: int, memory: int, causal: bool
 ) -> jax.Array:

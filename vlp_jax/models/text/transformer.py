@@ -14,13 +14,14 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.attention_inputs import AttentionInputs, Cache
 from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition, last_visible
-from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal
+from vlp_jax.models.layers.positions import BUCKETS, relative_bias, sinusoidal, sinusoidal_halves
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, masked_mean
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
 
+SINUSOIDS = {"sinusoidal": sinusoidal, "sinusoidal_halves": sinusoidal_halves}
 CLASS_BEHIND = ("cls_end", "cls_last")  # poolings by a learned token behind the text
 
 
@@ -34,8 +35,8 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     # cls_end: a learned token after the text
     # cls_last: a learned token in the last position, which sees the text and one padding token
     pooling: Literal["end", "last", "first", "cls", "cls_end", "cls_last", "mean", "map"] = "end"
-    # relative: T5's, without an attention kernel
-    position: Literal["learned", "sinusoidal", "relative"] = "learned"
+    # sinusoidal_halves: all sines before all cosines; relative: T5's, without an attention kernel
+    position: Literal["learned", "sinusoidal", "sinusoidal_halves", "relative"] = "learned"
     token_types: int = between(0, 0)  # number of segment embeddings; BERT has two
     embedding_norm: bool = False  # BERT's LayerNorm before the first layer
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
@@ -60,9 +61,10 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
                 "attends to none of it with causal=True; use 'end', 'last', 'mean' "
                 "or 'map', or causal=False"
             )
-        if self.position == "sinusoidal" and self.size.width % 2:
+        if self.position in SINUSOIDS and self.size.width % 2:
             raise ConfigError(
-                f"{self.section}.position: 'sinusoidal' needs an even width, got {self.size.width}"
+                f"{self.section}.position: {self.position!r} needs an even width, got "
+                f"{self.size.width}"
             )
 
     def transformer_layers(self, precision: Precision) -> LayerOptions:
@@ -170,9 +172,10 @@ class TextTransformer(nn.Module):
         With `cls_end` and `cls_last`, the returned tokens are those of the text, before the final
         norm: a decoder's layers continue from them.
       pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019).
-      position: `learned` and `sinusoidal` positions are added to token embeddings, for the latter
-        multiplied by sqrt(D) (Vaswani et al. 2017, sections 3.4 and 3.5); `relative` adds a bias to
-        the attention logits of all layers (see `positions.relative_bias`).
+      position: `learned`, `sinusoidal` and `sinusoidal_halves` positions are added to token
+        embeddings, for the latter two multiplied by sqrt(D) (Vaswani et al. 2017, sections 3.4 and
+        3.5); `relative` adds a bias to the attention logits of all layers (see
+        `positions.relative_bias`).
     """
 
     config: TextTransformerConfig = TextTransformerConfig()
@@ -281,8 +284,9 @@ class TextTransformer(nn.Module):
     def placed(self, x: jax.Array, cache: Cache | None) -> jax.Array:
         """The token embeddings [B, L, D] with position embeddings, where these are added."""
         width = self.options.width
-        if self.config.position == "sinusoidal":
-            positions = jnp.asarray(sinusoidal(self.config.length, width), x.dtype)[None]
+        if self.config.position in SINUSOIDS:
+            table = SINUSOIDS[self.config.position](self.config.length, width)
+            positions = jnp.asarray(table, x.dtype)[None]
             return x * width**0.5 + places_of(positions, x.shape[1], cache)
         if self.config.position == "relative":
             return x
