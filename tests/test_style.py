@@ -25,6 +25,7 @@ LONG = {
     "training/checkpoints/manager.py",
     "training/initialize_from.py",
     "training/trainer.py",
+    "weights/rules.py",
 }
 FUNCTIONS = ast.FunctionDef | ast.AsyncFunctionDef
 

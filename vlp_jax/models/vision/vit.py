@@ -3,8 +3,7 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -29,17 +28,13 @@ from vlp_jax.models.layers.positions import (
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
 from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
 from vlp_jax.models.shapes import Grid
-from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.vision.query_pooling import QueryPoolingConfig
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
-from vlp_jax.models.vision.tower import ImageTowerConfig
 from vlp_jax.sharding.layout import constrain
-
-if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTConfig(StackConfig, ImageTowerConfig):
+class ViTConfig(QueryPoolingConfig):
     """A Vision Transformer."""
 
     # a size of `models/presets.py`, optionally with a patch size after a slash
@@ -61,9 +56,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     pooling: Literal["cls", "mean", "map", "queries", "none"] = "cls"
     # None: one where it pools, else none; of several, as in DeiT, the first one pools
     class_tokens: int | None = between(None, 0)
-    queries: int = between(0, 0)  # of pooling="queries", at least two
-    query_width: int | None = between(None, 1)  # of queries, and tokens; None: that of the layers
-    query_heads: int | None = between(None, 1)  # None: those of the layers
     pooler: bool = False  # a linear layer and tanh on the pooled vector
     # pixels right of and below the last whole patch are not seen; False: there must be none
     cut_remainder: bool = False
@@ -98,6 +90,8 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             raise ConfigError(f"{self.section}.class_tokens: pooling='cls' needs one or more")
         if self.pooling == "queries":
             self.check_queries()
+            if self.pooler:
+                raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
         if self.stem == "convolution":
             self.check_stem()
         of_head = "width of a head", self.size.width // self.size.heads
@@ -111,22 +105,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             raise ConfigError(
                 f"{self.section}.position: {self.position!r} needs a {what} that "
                 f"divides by 4, got {size}"
-            )
-
-    def check_queries(self) -> None:
-        """Checks that there are queries for the pooled vector and for tokens, and their width.
-
-        Raises: ConfigError where there are not, or it does not divide into the heads.
-        """
-        width, heads = self.token_width, self.query_heads or self.size.heads
-        if self.queries < 2:
-            raise ConfigError(
-                f"{self.section}.queries: pooling='queries' needs one for the pooled vector and "
-                f"others for tokens, got {self.queries}"
-            )
-        if width % heads:
-            raise ConfigError(
-                f"{self.section}.query_width: {width} does not divide into {heads} heads"
             )
 
     def check_stem(self) -> None:
@@ -168,12 +146,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         return self.image_size // self.patch
 
     @property
-    def token_width(self) -> int:
-        """The width of the layers, or of the queries that make the tokens."""
-        of_queries = self.query_width if self.pooling == "queries" else None
-        return of_queries or self.size.width
-
-    @property
     def front(self) -> int:
         """The number of class tokens."""
         return int(self.pooling == "cls") if self.class_tokens is None else self.class_tokens
@@ -194,12 +166,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         if self.pooling == "queries":
             return Grid(0, self.queries - 1)
         return super().grid
-
-    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
-        """The keys of queries with another pooling."""
-        names = ("queries", "query_width", "query_heads") if self.pooling != "queries" else ()
-        unused = dict.fromkeys(names, f"with pooling={self.pooling!r}: it is for 'queries'")
-        return {**super().ignored(experiment), **unused}
 
     @property
     def pools(self) -> bool:
@@ -447,7 +413,8 @@ class ViT(nn.Module):
         """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
         if self.config.pooling == "queries":
-            return self.queried(x)
+            made = self.config.query_pooling(options)(x)
+            return Encoding(made[:, 1:], None, made[:, 0])
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
@@ -464,18 +431,6 @@ class ViT(nn.Module):
         if self.config.pooler:
             pooled = jnp.tanh(options.linear(pooled, "pooler"))
         return Encoding(x, None, pooled, unnormalised=unnormalised)
-
-    def queried(self, x: jax.Array) -> Encoding:
-        """The Encoding of pooling="queries", with norms before and after attention."""
-        config = self.config
-        options = dataclasses.replace(
-            self.options, width=config.token_width, heads=config.query_heads or self.options.heads
-        )
-        pooler = AttentionPooling(
-            options, config.queries, mlp=False, input_norms=True, name="pooling_head"
-        )
-        made = pooler(x)
-        return Encoding(made[:, 1:], None, made[:, 0])
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:
