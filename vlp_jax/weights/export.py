@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -162,18 +163,17 @@ def parameter_shapes(config: "Experiment") -> dict[str, Shape]:
 def objective_paths(
     config: "Experiment", family: Family, shapes: Mapping[str, Shape]
 ) -> dict[str, str]:
-    """{our path: path as in the rules} of the parameters of the family's objective, which may have
-    another name here."""
-    kind = family.settings.fixed.get("objectives.contrastive.kind")
-    for name, objective in config.objectives.items():
-        if objective.kind == kind:
-            here = f"objectives_{name}/"
-            return {
-                path: f"objectives_contrastive/{path.removeprefix(here)}"
-                for path in shapes
-                if path.startswith(here)
-            }
-    return {}
+    """{our path: path as in the rules} of the parameters of the family's objectives, which may have
+    other names here."""
+    found: dict[str, str] = {}
+    kinds = {name: objective.kind for name, objective in config.objectives.items()}
+    for key, kind in family.settings.fixed.items():
+        there = re.fullmatch(r"objectives\.(\w+)\.kind", key)
+        here = next((name for name, own in kinds.items() if own == kind), None)
+        if there is not None and here is not None:
+            old, new = f"objectives_{here}/", f"objectives_{there[1]}/"
+            found |= {path: new + path.removeprefix(old) for path in shapes if path.startswith(old)}
+    return found
 
 
 def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:
@@ -218,11 +218,11 @@ def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment")
         {
             key: value
             for key, value in resolved(each).items()
-            if key.startswith("model.") and key not in family.free
+            if key.startswith("model.")
         }
         for each in (back, config)
     )
-    return changed_keys(there, here, OF_TRAINING)
+    return changed_keys(there, here, (*OF_TRAINING, *family.free))
 
 
 @contextlib.contextmanager

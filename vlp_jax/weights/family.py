@@ -14,6 +14,7 @@ from vlp_jax.weights.rules import Rules, Shape
 from vlp_jax.weights.settings import Settings
 
 if TYPE_CHECKING:
+    from vlp_jax.data.text.tokenizer import Tokenizer
     from vlp_jax.experiment import Experiment
 
 
@@ -21,7 +22,6 @@ class Family:
     """What is known of one architecture in one format. Subclasses have no state.
 
     Attributes:
-      kinds: the families of Hugging Face folders, by `model_type` of config.json.
       title: the architecture, for messages and reports.
       settings: the settings under both names.
       rules: the rules for their tensors; layers are unrolled.
@@ -36,7 +36,7 @@ class Family:
     ignored: ClassVar[str] = r"(^|\.)position_ids$"
     parts: ClassVar[tuple[str, ...]] = ("",)
     exports: ClassVar[bool] = True
-    # our keys that change nothing of what the architecture computes
+    # patterns of our keys that change nothing of what the architecture computes
     free: ClassVar[tuple[str, ...]] = ()
     # of the classes in transformers: `model_type` and the name of the image processor
     model_type: ClassVar[str] = ""
@@ -90,6 +90,16 @@ class Family:
         }
         return found | ({"data.text.padding_token": token(padding)} if padding else {})
 
+    def check_tokenizer(self, theirs: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
+        """Checks that their model reads the texts of a tokenizer as ours does.
+
+        Args:
+          theirs: their config of the model.
+          tokenizer: ours.
+        Raises:
+          ConfigError: it does not.
+        """
+
     def their_config(self, config: "Experiment") -> dict[str, Any]:
         """Their config of a model of ours.
 
@@ -116,7 +126,7 @@ def resolved(config: "Experiment") -> dict[str, Any]:
     """{dotted key: value} of a config whose presets are replaced by their sizes."""
     model = config.model
     parts: dict[str, Any] = {}
-    for name in ("image", "text", "decoder"):
+    for name in ("image", "text", "fusion", "decoder"):
         part = getattr(model, name)
         if isinstance(part, StackConfig):
             size = part.size
@@ -131,10 +141,19 @@ def resolved(config: "Experiment") -> dict[str, Any]:
     return flatten(to_tree(dataclasses.replace(config, model=model)))
 
 
-# The families of each format, by the name that the format finds in a checkpoint.
+# The families of each format, by the name that the format finds in a checkpoint. That of a Hugging
+# Face folder is its `model_type`, or MODEL_TYPE/ARCHITECTURE for one of several classes.
 HUGGINGFACE = Kinds(
     {
+        "bert/BertForMaskedLM": "vlp_jax.weights.families.bert:BertForMaskedLM",
+        "bert": "vlp_jax.weights.families.bert:Bert",
         "clip": "vlp_jax.weights.families.clip:Clip",
+        "distilbert/DistilBertForMaskedLM": (
+            "vlp_jax.weights.families.distilbert:DistilBertForMaskedLM"
+        ),
+        "distilbert": "vlp_jax.weights.families.distilbert:DistilBert",
+        "roberta/RobertaForMaskedLM": "vlp_jax.weights.families.roberta:RobertaForMaskedLM",
+        "roberta": "vlp_jax.weights.families.roberta:Roberta",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
     }
 )

@@ -2,7 +2,8 @@
 GPT-2."""
 
 import dataclasses
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -21,6 +22,9 @@ from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TextTransformerConfig(StackConfig, TextTowerConfig):
@@ -33,6 +37,8 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     pooling: Literal["end", "last", "first", "cls", "cls_end", "mean", "map"] = "end"
     # relative: T5's, without an attention kernel
     position: Literal["learned", "sinusoidal", "relative"] = "learned"
+    # number of learned positions before that of the first token; RoBERTa has two
+    position_offset: int = between(0, 0)
     token_types: int = between(0, 0)  # number of segment embeddings; BERT has two
     embedding_norm: bool = False  # BERT's LayerNorm before the first layer
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
@@ -61,6 +67,15 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
             raise ConfigError(
                 f"{self.section}.position: 'sinusoidal' needs an even width, got {self.size.width}"
             )
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`position_offset`, without a table of positions."""
+        unused = (
+            {}
+            if self.position == "learned"
+            else {"position_offset": f"with position={self.position!r}"}
+        )
+        return {**super().ignored(experiment), **unused}
 
     def transformer_layers(self, precision: Precision) -> LayerOptions:
         """The options of the layers, causal as the tower is."""
@@ -283,11 +298,11 @@ class TextTransformer(nn.Module):
             return x
         table = self.learned(
             "position",
-            (1, self.config.length, width),
+            (1, self.config.position_offset + self.config.length, width),
             self.config.position_std,
             axes=(None, "text_positions"),
         )
-        return x + places_of(table, x.shape[1], cache)
+        return x + places_of(table[:, self.config.position_offset :], x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
         """The bias of the self-attention logits, [H, N, M]; None without relative positions."""

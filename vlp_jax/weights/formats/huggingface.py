@@ -62,7 +62,7 @@ class HuggingFace(Format):
         kind = str(config.get("model_type"))
         if kind not in HUGGINGFACE:
             raise CheckpointError(f"{path}: {unknown_architecture(kind, config)}")
-        family = HUGGINGFACE[kind]()
+        family = HUGGINGFACE[family_name(kind, config)]()
         tensors = safetensors_in(folder, "model")
         return cls(path, family, with_defaults(kind, config, path), tensors, folder)
 
@@ -71,6 +71,7 @@ class HuggingFace(Format):
         """Writes config, weights, tokenizer, processor and model card."""
         family, tokenizer = exported.family, exported.preprocessor.tokenizer
         check_end(family, tokenizer)
+        family.check_tokenizer(exported.theirs, tokenizer)
         write_json(
             folder,
             "config.json",
@@ -116,6 +117,12 @@ class HuggingFace(Format):
         path = os.path.join(self.folder, "tokenizer_config.json")
         tokens = read_json(path) if os.path.exists(path) else {}
         return {"data.text.tokenizer": self.folder, **self.family.text_settings(tokens)}
+
+
+def family_name(kind: str, config: Mapping[str, Any]) -> str:
+    """The name in HUGGINGFACE of a config's `model_type` with its class, where that has its own."""
+    names = (f"{kind}/{name}" for name in config.get("architectures") or ())
+    return next((name for name in names if name in HUGGINGFACE), kind)
 
 
 def check_end(family: Family, tokenizer: Tokenizer) -> None:
