@@ -122,19 +122,13 @@ def as_exported(
       ConfigError: the format has no such model.
     """
     config = unrolled(config)
-    family, theirs = family_for(kind, config)
+    statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     shapes = parameter_shapes(config)
+    shapes |= {path: array.shape for path, array in statistics.items()}
+    family, theirs = family_for(kind, config, shapes)
     objectives = objective_paths(config, family, shapes)
     renamed = {objectives.get(path, path): shape for path, shape in shapes.items()}
-    statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
-    renamed |= {path: array.shape for path, array in statistics.items()}
     rules, _, left = matching(family.rules, renamed)
-    lost = [path for path in left if path.startswith("model/")]
-    if lost:
-        raise ConfigError(
-            f"--to: {family.title} has no place for {', '.join(lost[:SHOWN])}"
-            + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
-        )
     ours = {new: old for old, new in objectives.items()}
     arrays = {**flat(variables["params"]), **statistics}
 
@@ -186,8 +180,11 @@ def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:
     return np.asarray(arrays[f"{stack}layers/{part}"][number_of(layer)])
 
 
-def family_for(kind: type[Format], config: "Experiment") -> tuple[Family, dict[str, Any]]:
-    """The architecture of a format that a model is of, and its config there.
+def family_for(
+    kind: type[Format], config: "Experiment", shapes: Mapping[str, Shape]
+) -> tuple[Family, dict[str, Any]]:
+    """The architecture of a format that a model with variables of these shapes is of, and its
+    config there.
 
     Raises:
       ConfigError: it is of none; the message has what differs from the nearest.
@@ -199,7 +196,7 @@ def family_for(kind: type[Format], config: "Experiment") -> tuple[Family, dict[s
             continue
         try:
             theirs = family.their_config(config)
-            changes = differences(family, theirs, config)
+            changes = [*differences(family, theirs, config), *without_place(family, shapes)]
         except (ConfigError, CheckpointError, KeyError) as error:
             found.append((len(found) + 1000, f"{family.title}: {error.args[0]}"))
             continue
@@ -209,6 +206,14 @@ def family_for(kind: type[Format], config: "Experiment") -> tuple[Family, dict[s
         found.append((len(changes), f"{family.title}: {'; '.join(changes[:SHOWN])}{more}"))
     nearest = min(found)[1] if found else "it has none that is written"
     raise ConfigError(f"--to: the format has no such model; the nearest is {nearest}")
+
+
+def without_place(family: Family, shapes: Mapping[str, Shape]) -> list[str]:
+    """A line about the parameters of a model for which an architecture has no place, if any."""
+    _, _, left = matching(family.rules, shapes)
+    lost = [path for path in left if path.startswith("model/")]
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    return [f"it has no place for {', '.join(lost[:SHOWN])}{more}"] if lost else []
 
 
 def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment") -> list[str]:

@@ -141,20 +141,29 @@ def resolved(config: "Experiment") -> dict[str, Any]:
     return flatten(to_tree(dataclasses.replace(config, model=model)))
 
 
+DUAL = "vlp_jax.weights.families.vision_text_dual_encoder"
 # The families of each format, by the name that the format finds in a checkpoint. That of a Hugging
-# Face folder is its `model_type`, or MODEL_TYPE/ARCHITECTURE for one of several classes.
+# Face folder is its `model_type`, or MODEL_TYPE/ARCHITECTURE for one of several classes, or
+# MODEL_TYPE/IMAGE+TEXT for a class with towers of several kinds.
 HUGGINGFACE = Kinds(
     {
         "bert/BertForMaskedLM": "vlp_jax.weights.families.bert:BertForMaskedLM",
         "bert": "vlp_jax.weights.families.bert:Bert",
+        "altclip": "vlp_jax.weights.families.altclip:AltClip",
+        "chinese_clip": "vlp_jax.weights.families.chinese_clip:ChineseClip",
         "clip": "vlp_jax.weights.families.clip:Clip",
         "distilbert/DistilBertForMaskedLM": (
             "vlp_jax.weights.families.distilbert:DistilBertForMaskedLM"
         ),
         "distilbert": "vlp_jax.weights.families.distilbert:DistilBert",
+        "gpt2": "vlp_jax.weights.families.gpt2:Gpt2",
         "roberta/RobertaForMaskedLM": "vlp_jax.weights.families.roberta:RobertaForMaskedLM",
         "roberta": "vlp_jax.weights.families.roberta:Roberta",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
+        "vision-text-dual-encoder/clip_vision_model+bert": f"{DUAL}:ClipBert",
+        "vision-text-dual-encoder/clip_vision_model+roberta": f"{DUAL}:ClipRoberta",
+        "vision-text-dual-encoder/vit+bert": f"{DUAL}:VitBert",
+        "vision-text-dual-encoder/vit+roberta": f"{DUAL}:VitRoberta",
     }
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})

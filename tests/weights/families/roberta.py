@@ -10,14 +10,23 @@ save = save_huggingface
 FIRST = (2, 1, 4)  # position of the first token
 
 
+def places(variant):
+    """Settings of positions and special tokens."""
+    first = FIRST[variant]
+    return dict(
+        max_position_embeddings=SIZES[variant].length + first,
+        pad_token_id=first - 1,
+        bos_token_id=58,
+        eos_token_id=5,
+    )
+
+
 def config_of(variant):
     """A config whose positions begin after the id of the padding token."""
     from transformers import RobertaConfig
 
-    first = FIRST[variant]
-    places = dict(max_position_embeddings=SIZES[variant].length + first, pad_token_id=first - 1)
     return RobertaConfig(
-        **sizes_of(variant) | places | dict(bos_token_id=58, eos_token_id=5, hidden_act="gelu"),
+        **sizes_of(variant) | places(variant) | dict(hidden_act="gelu"),
         attn_implementation="eager",
     )
 

@@ -43,6 +43,8 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     embedding_norm: bool = False  # BERT's LayerNorm before the first layer
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
     pooler: bool = False  # a linear layer and tanh on the pooled vector
+    pooler_activation: Literal["tanh", "none"] = "tanh"
+    pooler_width: int | None = between(None, 1)  # of its output; None: that of the layers
     word_std: float = between(0.02, 0.0)  # std of the initial token embeddings
     # std of the initial embeddings of positions and token types
     position_std: float = between(0.01, 0.0)
@@ -69,12 +71,12 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
             )
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
-        """`position_offset`, without a table of positions."""
-        unused = (
-            {}
-            if self.position == "learned"
-            else {"position_offset": f"with position={self.position!r}"}
-        )
+        """`position_offset` without a table of positions, and the keys of an absent pooler."""
+        unused = {}
+        if self.position != "learned":
+            unused["position_offset"] = f"with position={self.position!r}"
+        if not self.pooler:
+            unused |= dict.fromkeys(("pooler_activation", "pooler_width"), "with pooler=False")
         return {**super().ignored(experiment), **unused}
 
     def transformer_layers(self, precision: Precision) -> LayerOptions:
@@ -95,6 +97,11 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     def token_width(self) -> int:
         """The width of the layers."""
         return self.size.width
+
+    @property
+    def pooled_width(self) -> int:
+        """The width of the layers, or of the pooler."""
+        return (self.pooler_width if self.pooler else None) or self.size.width
 
     @property
     def is_causal(self) -> bool:
@@ -120,7 +127,7 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
         flops += (
             pooling_flops(size, count, activation=self.activation) if self.pooling == "map" else 0
         )
-        return flops + (2 * size.width**2 if self.pooler else 0)
+        return flops + (2 * size.width * self.pooled_width if self.pooler else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,7 +186,8 @@ class TextTransformer(nn.Module):
         one (Yu et al. 2022, "CoCa"), `mean` over real tokens, `map` attention pooling. An empty row
         pools its first position, or zeros for `mean`. With `cls_end`, the returned tokens are those
         of the text, before the final norm: a decoder's layers continue from them.
-      pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019).
+      pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019), or a
+        linear layer alone by `pooler_activation`, as in AltCLIP (Chen et al. 2022).
       position: `learned` and `sinusoidal` positions are added to token embeddings, for the latter
         multiplied by sqrt(D) (Vaswani et al. 2017, sections 3.4 and 3.5); `relative` adds a bias to
         the attention logits of all layers (see `positions.relative_bias`).
@@ -240,12 +248,13 @@ class TextTransformer(nn.Module):
         pooled = x[:, 0] if alone else self.pool(x, mask, position)
         if config.pooler:
             dense = options.precision.dense(
-                options.width,
+                config.pooled_width,
                 ("embed", "mlp"),
                 kernel_init=options.initializers()["residual"],
                 name="pooler",
             )
-            pooled = jnp.tanh(dense(pooled))
+            pooled = dense(pooled)
+            pooled = jnp.tanh(pooled) if config.pooler_activation == "tanh" else pooled
         if config.pooling == "cls_end":
             unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
             x = unnormalised if text_mode == ALONE else x[:, :-1]

@@ -19,7 +19,7 @@ from vlp_jax.models.layers.flops import pooling_flops
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import rotary2d, sincos2d
 from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
-from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
+from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.tower import ImageTowerConfig
@@ -44,6 +44,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
     norm_before_pooling: bool = True
+    pooler: bool = False  # a linear layer and tanh on the pooled vector, as in BERT
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
@@ -161,7 +162,8 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             if train and self.token_drop
             else patches
         )
-        return self.kept_flops(kept, one_wanted=self.class_token and not tokens)
+        pooler = 2 * self.size.width**2 if self.pooler else 0
+        return pooler + self.kept_flops(kept, one_wanted=self.class_token and not tokens)
 
     def kept_flops(self, kept: int, one_wanted: bool = False) -> int:
         """The tower without its projection on `kept` patches of an image; the stem is on all of
@@ -287,7 +289,17 @@ class ViT(nn.Module):
             x, AttentionInputs(angles=angles, pool_position=pool_position)
         )
         encoding = self.pool(constrain(x, ("batch", "tokens", "activation_embed")))
+        if config.pooler:
+            encoding = dataclasses.replace(encoding, pooled=self.pooler(encoding.pooled))
         return encoding if tokens else dataclasses.replace(encoding, tokens=None, unnormalised=None)
+
+    def pooler(self, pooled: jax.Array | None) -> jax.Array:
+        """The pooled vector [B, D] behind a linear layer and tanh."""
+        kernel_init = self.options.initializers()["residual"]
+        dense = self.precision.dense(
+            self.options.width, ("embed", "mlp"), kernel_init=kernel_init, name="pooler"
+        )
+        return jnp.tanh(dense(present(pooled)))
 
     def embed_patches(self, image: jax.Array) -> jax.Array:
         """Pixels to patch embeddings, [B, H, W, 3] -> [B, N, D]."""

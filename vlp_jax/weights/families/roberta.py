@@ -24,6 +24,20 @@ def placed(settings: dict[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any
     return {**settings, "model.text.length": length, "model.text.position_offset": offset}
 
 
+def places(text: Any) -> dict[str, int]:
+    """Their settings of a text tower's positions.
+
+    Raises:
+      ConfigError: the first position is that of the first token.
+    """
+    if not text.position_offset:
+        raise ConfigError("model.text.position_offset: 0 cannot be exported")
+    return {
+        "pad_token_id": text.position_offset - 1,
+        "max_position_embeddings": text.position_offset + text.length,
+    }
+
+
 def check_padding(theirs: Mapping[str, Any], padding: int) -> None:
     """Checks that positions begin where transformers lets them begin.
 
@@ -61,14 +75,7 @@ class Roberta(Bert):
         Raises:
           ConfigError: the first position is that of the first token.
         """
-        text = config.model.text
-        if not text.position_offset:
-            raise ConfigError("model.text.position_offset: 0 cannot be exported")
-        places = {
-            "pad_token_id": text.position_offset - 1,
-            "max_position_embeddings": text.position_offset + text.length,
-        }
-        return {**super().their_config(config), **places}
+        return {**super().their_config(config), **places(config.model.text)}
 
     def check_tokenizer(self, theirs: Mapping[str, Any], tokenizer: Any) -> None:
         """Checks that the padding token is the one by which positions are counted.

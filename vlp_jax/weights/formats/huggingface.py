@@ -60,11 +60,15 @@ class HuggingFace(Format):
         path = os.path.join(folder, "config.json")
         config = read_json(path)
         kind = str(config.get("model_type"))
-        if kind not in HUGGINGFACE:
+        if not any(name.split("/")[0] == kind for name in HUGGINGFACE):
             raise CheckpointError(f"{path}: {unknown_architecture(kind, config)}")
-        family = HUGGINGFACE[family_name(kind, config)]()
+        theirs = with_defaults(kind, config, path)
+        name = family_name(kind, theirs)
+        if name not in HUGGINGFACE:
+            raise CheckpointError(f"{path}: {unknown_architecture(name, config)}")
+        family = HUGGINGFACE[name]()
         tensors = safetensors_in(folder, "model")
-        return cls(path, family, with_defaults(kind, config, path), tensors, folder)
+        return cls(path, family, theirs, tensors, folder)
 
     @classmethod
     def write(cls, folder: str, exported: "Exported") -> None:
@@ -120,8 +124,11 @@ class HuggingFace(Format):
 
 
 def family_name(kind: str, config: Mapping[str, Any]) -> str:
-    """The name in HUGGINGFACE of a config's `model_type` with its class, where that has its own."""
-    names = (f"{kind}/{name}" for name in config.get("architectures") or ())
+    """The name in HUGGINGFACE of a config's `model_type`, with its class or the kinds of its parts
+    where these have names of their own."""
+    parts = (config.get(f"{part}_config") for part in ("vision", "encoder", "text", "decoder"))
+    kinds = "+".join(str(part.get("model_type")) for part in parts if isinstance(part, Mapping))
+    names = [f"{kind}/{name}" for name in (*(config.get("architectures") or ()), kinds)]
     return next((name for name in names if name in HUGGINGFACE), kind)
 
 
