@@ -76,6 +76,8 @@ class Exported:
             for name, array in zip(rule.theirs, arrays, strict=True):
                 # safetensors writes the bytes in order
                 yield self.family.written_name(name), np.array(array, np.float32, order="C")
+        for name, shape in self.family.unread(self.theirs).items():
+            yield name, np.zeros(shape, np.float32)
 
 
 def export(
@@ -190,6 +192,7 @@ def family_for(
       ConfigError: it is of none; the message has what differs from the nearest.
     """
     found: list[tuple[int, str]] = []
+    fitting: list[tuple[int, int, Family, dict[str, Any]]] = []
     for make in (kind.families or {}).values():
         family = make()
         if not family.exports:
@@ -201,17 +204,34 @@ def family_for(
             found.append((len(found) + 1000, f"{family.title}: {error.args[0]}"))
             continue
         if not changes:
-            return family, theirs
+            fitting.append((unmatched(family, config, shapes), len(fitting), family, theirs))
+            continue
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         found.append((len(changes), f"{family.title}: {'; '.join(changes[:SHOWN])}{more}"))
+    if fitting:
+        _, _, family, theirs = min(fitting)
+        return family, theirs
     nearest = min(found)[1] if found else "it has none that is written"
     raise ConfigError(f"--to: the format has no such model; the nearest is {nearest}")
+
+
+def unmatched(family: Family, config: "Experiment", shapes: Mapping[str, Shape]) -> int:
+    """The number of parameters for which an architecture has no place, plus a large one for each
+    objective of its own that the model lacks; the least is of the class with the right heads."""
+    objectives = objective_paths(config, family, shapes)
+    renamed = [objectives.get(path, path) for path in shapes]
+    _, _, left = matching(family.rules, dict.fromkeys(renamed, ()))
+    wanted = {path.split("/")[0] for rule in family.rules for path in rule.ours}
+    lacking = {name for name in wanted if name.startswith("objectives_")} - {
+        path.split("/")[0] for path in renamed
+    }
+    return len(left) + 1000 * len(lacking)
 
 
 def without_place(family: Family, shapes: Mapping[str, Shape]) -> list[str]:
     """A line about the parameters of a model for which an architecture has no place, if any."""
     _, _, left = matching(family.rules, shapes)
-    lost = [path for path in left if path.startswith("model/")]
+    lost = [path for path in left if path.startswith("model/") and path.startswith(family.parts)]
     more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
     return [f"it has no place for {', '.join(lost[:SHOWN])}{more}"] if lost else []
 

@@ -90,6 +90,15 @@ class Family:
         }
         return found | ({"data.text.padding_token": token(padding)} if padding else {})
 
+    def unread(self, theirs: Mapping[str, Any]) -> dict[str, Shape]:
+        """{name in the file: shape} of tensors that their class has and does not compute with: they
+        are ignored in reading, and written as zeros.
+
+        Args:
+          theirs: their config.
+        """
+        return {}
+
     def check_tokenizer(self, theirs: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
         """Checks that their model reads the texts of a tokenizer as ours does.
 
@@ -150,16 +159,30 @@ HUGGINGFACE = Kinds(
         "bert/BertForMaskedLM": "vlp_jax.weights.families.bert:BertForMaskedLM",
         "bert": "vlp_jax.weights.families.bert:Bert",
         "altclip": "vlp_jax.weights.families.altclip:AltClip",
+        "blip/BlipForImageTextRetrieval": "vlp_jax.weights.families.blip:BlipForImageTextRetrieval",
+        "blip/BlipForConditionalGeneration": (
+            "vlp_jax.weights.families.blip:BlipForConditionalGeneration"
+        ),
+        "blip/BlipForQuestionAnswering": "vlp_jax.weights.families.blip:BlipForQuestionAnswering",
         "chinese_clip": "vlp_jax.weights.families.chinese_clip:ChineseClip",
         "clip": "vlp_jax.weights.families.clip:Clip",
         "distilbert/DistilBertForMaskedLM": (
             "vlp_jax.weights.families.distilbert:DistilBertForMaskedLM"
         ),
         "distilbert": "vlp_jax.weights.families.distilbert:DistilBert",
+        "flava/FlavaForPreTraining": "vlp_jax.weights.families.flava:FlavaForPreTraining",
+        "flava": "vlp_jax.weights.families.flava:FlavaModel",
         "gpt2": "vlp_jax.weights.families.gpt2:Gpt2",
         "roberta/RobertaForMaskedLM": "vlp_jax.weights.families.roberta:RobertaForMaskedLM",
         "roberta": "vlp_jax.weights.families.roberta:Roberta",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
+        "vilt/ViltForMaskedLM": "vlp_jax.weights.families.vilt:ViltForMaskedLM",
+        "vilt/ViltForImageAndTextRetrieval": (
+            "vlp_jax.weights.families.vilt:ViltForImageAndTextRetrieval"
+        ),
+        "vision-encoder-decoder/vit+gpt2": (
+            "vlp_jax.weights.families.vision_encoder_decoder:VitGpt2"
+        ),
         "vision-text-dual-encoder/clip_vision_model+bert": f"{DUAL}:ClipBert",
         "vision-text-dual-encoder/clip_vision_model+roberta": f"{DUAL}:ClipRoberta",
         "vision-text-dual-encoder/vit+bert": f"{DUAL}:VitBert",

@@ -19,6 +19,7 @@ from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transf
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.transformer import memory_mask, places_of
 from vlp_jax.sharding.layout import constrain
 
@@ -41,6 +42,10 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     # largest part of a text that is a bidirectional prefix in training
     text_prefix: float = between(0.0, 0.0, 1.0)
     tied: bool = True  # the output embeddings are the input embeddings
+    embedding_norm: bool = False  # BERT's LayerNorm before the first layer
+    final_norm: bool = True  # False: none after the last layer, as with norm="post"
+    # BERT's linear layer, activation and norm before the output embeddings, and a bias behind them
+    word_head: bool = False
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "TextDecoder":
         """The transformer decoder of these settings."""
@@ -114,6 +119,7 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         logits."""
         size, pooling, tokens = self.size, 0, tokens if self.reads_image else 0
         logits = 2 * length * size.width * shapes.text.vocab_size
+        logits += 2 * length * size.width**2 if self.word_head else 0
         if self.image_queries:
             pooling = cross_flops(size.width, self.image_queries, memory=tokens, memory_width=width)
             tokens, width = self.image_queries, size.width
@@ -159,6 +165,7 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
             )
         for key, wrong in (
             ("tied", self.tied),
+            ("embedding_norm", self.embedding_norm),
             ("text_prefix", self.has_prefix),
             ("image", self.image == "prefix"),
         ):
@@ -249,6 +256,8 @@ class TextDecoder(nn.Module):
       image_queries: number of learned queries that pool the image's tokens first (Yu et al. 2022,
         "CoCa", section 3.2); 0: no pooling.
       tied: the output embeddings are those of the input (Press and Wolf 2017).
+      word_head: a linear layer, an activation and a norm precede them, and a bias is added, as in
+        BERT (Devlin et al. 2019); see `WordHead`.
     """
 
     config: TextDecoderConfig
@@ -284,6 +293,8 @@ class TextDecoder(nn.Module):
                 if packed is None
                 else jnp.take(table_of_places[0], packed.places(), axis=0)
             )
+            if self.config.embedding_norm:
+                x = options.normalisation("embedding_norm")(x)
             x = nn.Dropout(options.dropout, deterministic=not train)(x)
         stack = self.config.transformer(options, train)
         memory = None if memory is None else self.looked_at(memory)
@@ -292,10 +303,18 @@ class TextDecoder(nn.Module):
         else:
             tokens, seen = (None, None) if memory is None else packed.pictures(memory)
             x = stack(x, AttentionInputs(mask=packed.themselves(), memory=tokens, memory_mask=seen))
-        x = constrain(options.normalisation("norm")(x), ("batch", "tokens", "activation_embed"))
-        output = table if self.config.tied else self.embeddings("output")
-        logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
-        return constrain(logits, ("batch", None, "vocab"))
+        x = options.normalisation("norm")(x) if self.config.final_norm else x
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
+        return constrain(self.logits(x, table), ("batch", None, "vocab"))
+
+    def logits(self, x: jax.Array, table: jax.Array | None) -> jax.Array:
+        """Tokens [B, L, D] to logits, float32 [B, L, V], by the input embeddings [V, D] where these
+        are tied."""
+        table = table if self.config.tied else None
+        if self.config.word_head:
+            return WordHead(self.options, self.vocab_size, name="head")(x, table)
+        output = self.embeddings("output") if table is None else table
+        return jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
 
     def through(
         self,

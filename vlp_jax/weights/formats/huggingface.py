@@ -126,7 +126,7 @@ class HuggingFace(Format):
 def family_name(kind: str, config: Mapping[str, Any]) -> str:
     """The name in HUGGINGFACE of a config's `model_type`, with its class or the kinds of its parts
     where these have names of their own."""
-    parts = (config.get(f"{part}_config") for part in ("vision", "encoder", "text", "decoder"))
+    parts = (config.get(part) for part in ("vision_config", "encoder", "text_config", "decoder"))
     kinds = "+".join(str(part.get("model_type")) for part in parts if isinstance(part, Mapping))
     names = [f"{kind}/{name}" for name in (*(config.get("architectures") or ()), kinds)]
     return next((name for name in names if name in HUGGINGFACE), kind)
@@ -155,8 +155,9 @@ def with_token_ids(theirs: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str,
         "eos_token_id": end[0] if end else None,
         "pad_token_id": padding,
     }
-    if "text_config" in theirs:
-        return {**theirs, "text_config": {**theirs["text_config"], **ids}}
+    for part in ("text_config", "decoder"):
+        if part in theirs:
+            return {**theirs, part: {**theirs[part], **ids}}
     return {**theirs, **ids} if "vocab_size" in theirs else dict(theirs)
 
 
