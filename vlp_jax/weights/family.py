@@ -176,6 +176,7 @@ HUGGINGFACE = Kinds(
         "roberta/RobertaForMaskedLM": "vlp_jax.weights.families.roberta:RobertaForMaskedLM",
         "roberta": "vlp_jax.weights.families.roberta:Roberta",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
+        "t5": "vlp_jax.weights.families.t5:T5Encoder",
         "vilt/ViltForMaskedLM": "vlp_jax.weights.families.vilt:ViltForMaskedLM",
         "vilt/ViltForImageAndTextRetrieval": (
             "vlp_jax.weights.families.vilt:ViltForImageAndTextRetrieval"
