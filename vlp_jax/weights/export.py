@@ -240,11 +240,7 @@ def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment")
     """Lines `key: there -> here` of the model's settings that would be lost."""
     back = as_experiment(family.config(theirs, {}, family.title), family.title)
     there, here = (
-        {
-            key: value
-            for key, value in resolved(each).items()
-            if key.startswith("model.")
-        }
+        {key: value for key, value in resolved(each).items() if key.startswith("model.")}
         for each in (back, config)
     )
     return changed_keys(there, here, (*OF_TRAINING, *family.free))

@@ -172,6 +172,7 @@ HUGGINGFACE = Kinds(
         "distilbert": "vlp_jax.weights.families.distilbert:DistilBert",
         "flava/FlavaForPreTraining": "vlp_jax.weights.families.flava:FlavaForPreTraining",
         "flava": "vlp_jax.weights.families.flava:FlavaModel",
+        "git": "vlp_jax.weights.families.git:Git",
         "gpt2": "vlp_jax.weights.families.gpt2:Gpt2",
         "roberta/RobertaForMaskedLM": "vlp_jax.weights.families.roberta:RobertaForMaskedLM",
         "roberta": "vlp_jax.weights.families.roberta:Roberta",

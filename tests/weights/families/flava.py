@@ -53,9 +53,7 @@ def build(variant):
 
     config = config_of(variant)
     config.text_config.hidden_act = "gelu"  # of all heads
-    return perturb(
-        FlavaForPreTraining._from_config(config, attn_implementation="eager"), variant
-    )
+    return perturb(FlavaForPreTraining._from_config(config, attn_implementation="eager"), variant)
 
 
 def inputs(variant, rng):
@@ -77,8 +75,7 @@ def outputs(model, inputs):
         words_logits = model.mlm_head(flava.text_model(**masked)[0])
         count = image.shape[1]
         loss = functional.cross_entropy(
-            words_logits.flatten(0, 1),
-            torch_labels(inputs["text"], inputs["chosen"]).flatten(),
+            words_logits.flatten(0, 1), torch_labels(inputs["text"], inputs["chosen"]).flatten()
         )
         arrays = numbers(
             image_embedding=functional.normalize(flava.image_projection(image[:, 0]), dim=-1),

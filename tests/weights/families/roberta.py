@@ -26,8 +26,7 @@ def config_of(variant):
     from transformers import RobertaConfig
 
     return RobertaConfig(
-        **sizes_of(variant) | places(variant) | dict(hidden_act="gelu"),
-        attn_implementation="eager",
+        **sizes_of(variant) | places(variant) | dict(hidden_act="gelu"), attn_implementation="eager"
     )
 
 

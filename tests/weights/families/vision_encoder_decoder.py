@@ -23,9 +23,9 @@ save = save_huggingface
 def build(variant):
     from transformers import (
         GPT2Config,
-        ViTConfig,
         VisionEncoderDecoderConfig,
         VisionEncoderDecoderModel,
+        ViTConfig,
     )
 
     sizes = gpt2.sizes_of(variant) | dict(n_embd=SIZES[variant].image_width, n_head=2)

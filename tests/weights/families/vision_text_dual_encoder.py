@@ -28,9 +28,9 @@ def build(variant):
     from transformers import (
         BertConfig,
         CLIPVisionConfig,
-        ViTConfig,
         VisionTextDualEncoderConfig,
         VisionTextDualEncoderModel,
+        ViTConfig,
     )
 
     image = (CLIPVisionConfig if variant == 0 else ViTConfig)(**image_config(variant))

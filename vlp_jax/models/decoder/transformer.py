@@ -46,6 +46,10 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
     # BERT's linear layer, activation and norm before the output embeddings, and a bias behind them
     word_head: bool = False
+    output_bias: bool = False  # of the output embeddings
+    # of a norm behind a linear map of the image's tokens as a prefix; None: no norm, and a linear
+    # map only where the widths differ
+    image_norm_epsilon: float | None = between(None, 0.0, 1.0)
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "TextDecoder":
         """The transformer decoder of these settings."""
@@ -53,10 +57,17 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         return TextDecoder(self, shapes.text.vocab_size, shapes.text.length, precision)
 
     def check(self, shapes: ModelShapes) -> None:
-        """Checks the sizes, and that there is an image for `image_queries` to pool.
+        """Checks the sizes, that there is an image for `image_queries` to pool, and a prefix for
+        `image_norm_epsilon`, and that the output has no second bias.
 
         Raises: ConfigError where they do not fit together.
         """
+        if self.output_bias and self.word_head:
+            raise ConfigError(f"{self.section}.output_bias: word_head=True has one already")
+        if self.image_norm_epsilon is not None and self.image != "prefix":
+            raise ConfigError(
+                f"{self.section}.image_norm_epsilon: is for image='prefix', got {self.image!r}"
+            )
         if self.image_queries and not self.reads_image:
             raise ConfigError(
                 f"{self.section}.image_queries: have nothing to pool with image='none'"
@@ -124,7 +135,8 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
             pooling = cross_flops(size.width, self.image_queries, memory=tokens, memory_width=width)
             tokens, width = self.image_queries, size.width
         if self.image == "prefix":
-            projection = 2 * tokens * width * size.width if width != size.width else 0
+            mapped = width != size.width or self.image_norm_epsilon is not None
+            projection = 2 * tokens * width * size.width if mapped else 0
             return (
                 logits
                 + pooling
@@ -314,7 +326,11 @@ class TextDecoder(nn.Module):
         if self.config.word_head:
             return WordHead(self.options, self.vocab_size, name="head")(x, table)
         output = self.embeddings("output") if table is None else table
-        return jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
+        if not self.config.output_bias:
+            return logits
+        init = with_logical_axes(nn.initializers.zeros, ("vocab",))
+        return logits + self.param("output_bias", init, (self.vocab_size,), jnp.float32)
 
     def through(
         self,
@@ -371,10 +387,17 @@ class TextDecoder(nn.Module):
         if self.config.image == "prefix":
             tokens = present(memory.tokens)
             mask = jnp.ones(tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = dataclasses.replace(
-                memory, tokens=self.options.to_width(tokens, "image_projection"), mask=mask
-            )
+            memory = dataclasses.replace(memory, tokens=self.as_prefix(tokens), mask=mask)
         return memory
+
+    def as_prefix(self, tokens: jax.Array) -> jax.Array:
+        """The image's tokens [B, M, D'] in the width of the layers, with a norm where the config
+        has one."""
+        options, epsilon = self.options, self.config.image_norm_epsilon
+        if epsilon is None:
+            return options.to_width(tokens, "image_projection")
+        norm = options.precision.layer_norm(epsilon, "image_norm")
+        return norm(options.linear(tokens, "image_projection"))
 
     def embeddings(self, name: str) -> jax.Array:
         """[V, D], in the compute dtype."""

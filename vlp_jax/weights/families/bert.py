@@ -5,16 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlp_jax.weights.family import Family, token
-from vlp_jax.weights.rules import (
-    Rules,
-    Shape,
-    attention,
-    leading,
-    linear,
-    norm,
-    same,
-    within,
-)
+from vlp_jax.weights.rules import Rules, Shape, attention, leading, linear, norm, same, within
 from vlp_jax.weights.settings import ACTIVATIONS, Given, Key, Settings
 
 

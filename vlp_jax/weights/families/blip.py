@@ -64,10 +64,7 @@ TEXT_FIXED = {
     "model.text.pooler": False,
     "model.text.projection": "linear_with_bias",
 }
-IN_TEXT_TOWER = {
-    "model.fusion.kind": "in_text_tower",
-    "model.fusion.start_token": False,
-}
+IN_TEXT_TOWER = {"model.fusion.kind": "in_text_tower", "model.fusion.start_token": False}
 KEYS = (
     *vit("vision_config."),
     *(key for key in bert.text("text_config.") if key.ours != "model.text.token_types"),
@@ -218,5 +215,7 @@ class BlipForQuestionAnswering(Blip):
         found = super().their_config(config)
         image, text = found["vision_config"]["hidden_size"], found["text_config"]["hidden_size"]
         if image != text:
-            raise ConfigError(f"model.text.width: {text} cannot be exported, model.image has {image}")
+            raise ConfigError(
+                f"model.text.width: {text} cannot be exported, model.image has {image}"
+            )
         return found

@@ -53,7 +53,6 @@ class DistilBert(Bert):
     rules = TEXT
     ignored = r"^vocab_"
 
-
     def config(
         self, theirs: Mapping[str, Any], shapes: Mapping[str, Shape], place: str
     ) -> dict[str, Any]:

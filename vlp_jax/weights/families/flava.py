@@ -184,9 +184,7 @@ class FlavaForPreTraining(FlavaModel):
         *word_head("mmm_text_head", "objectives_both/text_head"),
     )
     # the heads' biases are written twice in old files
-    ignored = (
-        r"position_ids$|_model\.pooler\.|^image_codebook\.|^(mim|mlm|mmm_image|mmm_text)_head\.bias$"
-    )
+    ignored = r"position_ids$|_model\.pooler\.|^image_codebook\.|^(mim|mlm|mmm_\w+)_head\.bias$"
 
     def names(self, shapes: Mapping[str, Shape]) -> dict[str, str]:
         """Without the prefix of the model."""

@@ -32,12 +32,7 @@ VIT_EMBEDDINGS = within(
     class_and_positions("position_embeddings", dims=3),
     patches("patch_embeddings.projection", "patch_embedding"),
 )
-VIT = (
-    *VIT_EMBEDDINGS,
-    *VIT_LAYERS,
-    *norm("layernorm", "norm"),
-    *linear("pooler.dense", "pooler"),
-)
+VIT = (*VIT_EMBEDDINGS, *VIT_LAYERS, *norm("layernorm", "norm"), *linear("pooler.dense", "pooler"))
 
 
 def vit_layers(theirs: str, ours: str) -> tuple[Key, ...]:

@@ -77,7 +77,12 @@ class T5Encoder(Family):
             Key(
                 "feed_forward_proj",
                 "model.text.activation",
-                {"relu": "relu", "gelu": "gelu", "gated-gelu": "geglu_tanh", "gated-silu": "swiglu"},
+                {
+                    "relu": "relu",
+                    "gelu": "gelu",
+                    "gated-gelu": "geglu_tanh",
+                    "gated-silu": "swiglu",
+                },
             ),
         ),
         given=(

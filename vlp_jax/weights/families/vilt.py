@@ -84,7 +84,12 @@ class Vilt(Family):
         *("model/text", "model/fusion/", "objectives_"),
     )
     free = (
-        *("model.embedding_dim", "model.*.projection", "model.text.norm", "model.text.padding_mask"),
+        *(
+            "model.embedding_dim",
+            "model.*.projection",
+            "model.text.norm",
+            "model.text.padding_mask",
+        ),
         *("model.image.norm_before_pooling", "model.image.norm"),
     )
     ignored = r"position_ids$|^mlm_score\.decoder\.weight$|^mlm_score\.bias$"
@@ -99,11 +104,7 @@ class ViltForMaskedLM(Vilt):
     settings = Settings(
         keys=KEYS,
         given=GIVEN,
-        fixed={
-            **FIXED,
-            "objectives.words.kind": "masked_language",
-            "objectives.words.tied": True,
-        },
+        fixed={**FIXED, "objectives.words.kind": "masked_language", "objectives.words.tied": True},
     )
     rules = (
         *MODEL,

@@ -40,9 +40,7 @@ class VitGpt2(Family):
         },
     )
     rules = (
-        *within(
-            "encoder.", "model/image/", VIT_EMBEDDINGS, VIT_LAYERS, norm("layernorm", "norm")
-        ),
+        *within("encoder.", "model/image/", VIT_EMBEDDINGS, VIT_LAYERS, norm("layernorm", "norm")),
         *within("decoder.transformer.", "", gpt2.DECODER),
     )
     ignored = rf"{gpt2.BUFFERS}|^encoder\.pooler\."

@@ -17,11 +17,7 @@ VIT_FIXED = {
     "model.image.pooler": True,
     "model.image.projection": "linear",
 }
-TEXT_FIXED = {
-    **bert.TEXT_FIXED,
-    "model.text.pooler": True,
-    "model.text.projection": "linear",
-}
+TEXT_FIXED = {**bert.TEXT_FIXED, "model.text.pooler": True, "model.text.projection": "linear"}
 HEADS: Rules = (
     *within("text_model.", "model/text/", bert.EMBEDDINGS, bert.LAYERS),
     *linear("text_model.pooler.dense", "model/text/pooler"),
