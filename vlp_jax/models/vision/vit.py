@@ -71,6 +71,7 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
     norm_before_pooling: bool = True
+    pooler: bool = False  # a linear layer and tanh on the pooled vector, as in BERT
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
