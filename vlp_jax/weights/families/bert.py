@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from vlp_jax.errors import ConfigError
 from vlp_jax.weights.family import Family, token
 from vlp_jax.weights.rules import Rules, Shape, attention, leading, linear, norm, same, within
 from vlp_jax.weights.settings import ACTIVATIONS, Given, Key, Settings
@@ -82,6 +83,31 @@ def text(theirs: str = "") -> tuple[Key, ...]:
     )
 
 
+def check_types(config: Any) -> None:
+    """Checks that there are the segment embeddings that transformers' classes add.
+
+    Raises:
+      ConfigError: there are none.
+    """
+    if not config.model.text.token_types:
+        raise ConfigError("model.text.token_types: 0 cannot be exported; the class has one or more")
+
+
+def mask_settings(family: Family, tokens: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The id of a tokenizer's mask token as a setting of the objectives of these names; {} where it
+    is not known.
+
+    Args:
+      family: whose default tokens it may be one of.
+      tokens: as of `Family.text_settings`.
+      *names: of objectives.
+    """
+    mask = token({**family.default_tokens, **tokens}.get("mask_token"))
+    known = tokens.get("added_tokens_decoder", {})
+    ids = [int(number) for number, each in known.items() if token(each) == mask]
+    return {f"objectives.{name}.mask_id": ids[0] for name in names if ids}
+
+
 LENGTH = Key("max_position_embeddings", "model.text.length")
 ENCODER = (Given("is_decoder", False), Given("add_cross_attention", False))
 
@@ -120,13 +146,19 @@ class Bert(Family):
         has_pooler = "pooler.dense.weight" in shapes if shapes else self.has_pooler
         return {**found, "model.text.pooler": has_pooler}
 
+    def their_config(self, config: Any) -> dict[str, Any]:
+        """Their config.
+
+        Raises: as `Family.their_config`, and `check_types`.
+        """
+        found = super().their_config(config)
+        check_types(config)
+        return found
+
     def text_settings(self, tokens: Mapping[str, Any]) -> dict[str, Any]:
-        """Also the id of the mask token, where tokenizer_config.json has it."""
-        mask = {**self.default_tokens, **tokens}.get("mask_token")
-        known = tokens.get("added_tokens_decoder", {})
-        ids = [int(id) for id, each in known.items() if each.get("content") == token(mask)]
-        found = {"objectives.words.mask_id": ids[0]} if ids else {}
-        return super().text_settings(tokens) | found
+        """Also the id of the mask token."""
+        masks = mask_settings(self, tokens, "words")
+        return super().text_settings(tokens) | masks
 
 
 class BertForMaskedLM(Bert):

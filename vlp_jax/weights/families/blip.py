@@ -91,7 +91,7 @@ class Blip(Family):
 
 class BlipForImageTextRetrieval(Blip):
     """transformers' BlipForImageTextRetrieval: embeddings, without a scale, and the classification
-    of pairs, for which the text tower reads the text a second time, beside the image.
+    of pairs, for which the text tower reads the text a second time, with the image.
 
     A text begins with the token that it is given: unlike ours by default, the class replaces none.
     """
@@ -143,7 +143,7 @@ class BlipForConditionalGeneration(Blip):
 
 
 class BlipForQuestionAnswering(Blip):
-    """transformers' BlipForQuestionAnswering: the text tower reads the question beside the image,
+    """transformers' BlipForQuestionAnswering: the text tower reads the question with the image,
     and a decoder like it writes the answer.
 
     Our decoder sees no padding of a question; that of transformers does.

@@ -45,5 +45,6 @@ class ChineseClip(Family):
     def their_config(self, config: Any) -> dict[str, Any]:
         """Their config, with the width of the shared space in the image tower's too."""
         found = super().their_config(config)
+        bert.check_types(config)
         found["vision_config"]["projection_dim"] = found["projection_dim"]
         return found

@@ -194,6 +194,10 @@ class FlavaForPreTraining(FlavaModel):
         """With the prefix of the model."""
         return name if name.split(".")[0].endswith("_head") else f"flava.{name}"
 
+    def text_settings(self, tokens: Mapping[str, Any]) -> dict[str, Any]:
+        """Also the id of the mask token."""
+        return super().text_settings(tokens) | bert.mask_settings(self, tokens, "words", "both")
+
     def their_config(self, config: Any) -> dict[str, Any]:
         """Their config, without a codebook."""
         return {**super().their_config(config), "init_codebook": False}

@@ -138,4 +138,8 @@ class T5Encoder(Family):
                 "is supported"
             )
         found = super().config(theirs, shapes, place)
-        return {**found, "model.text.length": theirs.get("n_positions") or LENGTH}
+        return {
+            **found,
+            "model.text.length": theirs.get("n_positions") or LENGTH,
+            "objectives.words.mask_id": theirs["vocab_size"] - 1,
+        }

@@ -4,6 +4,9 @@ et al. 2021).
 Both towers are embeddings alone; the image's pooled vector, behind a norm, is not read.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from vlp_jax.weights.families import bert
@@ -116,6 +119,10 @@ class ViltForMaskedLM(Vilt):
             same("decoder.bias", "bias"),
         ),
     )
+
+    def text_settings(self, tokens: Mapping[str, Any]) -> dict[str, Any]:
+        """Also the id of the mask token."""
+        return super().text_settings(tokens) | bert.mask_settings(self, tokens, "words")
 
 
 class ViltForImageAndTextRetrieval(Vilt):

@@ -69,6 +69,7 @@ class ClipBert(Family):
     def their_config(self, config: Any) -> dict[str, Any]:
         """Their config; settings of the other kind of image tower go."""
         found = super().their_config(config)
+        bert.check_types(config)
         known = self.defaults()["vision_config"]
         image = {key: value for key, value in found["vision_config"].items() if key in known}
         if "pooler_output_size" in image:

@@ -126,7 +126,31 @@ class HuggingFace(Format):
             return self.family.text_settings({})
         path = os.path.join(self.folder, "tokenizer_config.json")
         tokens = read_json(path) if os.path.exists(path) else {}
-        return {"data.text.tokenizer": self.folder, **self.family.text_settings(tokens)}
+        known = {"added_tokens_decoder": token_table(self.folder, held), **tokens}
+        return {"data.text.tokenizer": self.folder, **self.family.text_settings(known)}
+
+
+def token_table(folder: str, held: Sequence[str]) -> dict[str, Any]:
+    """{id: {"content": token}} of the special tokens of a folder's tokenizer, or of all its tokens;
+    {} for a file of another kind.
+
+    Args:
+      folder: the folder.
+      held: the files of the tokenizer that it has.
+
+    Raises:
+      CheckpointError: a file cannot be read.
+    """
+    path = os.path.join(folder, held[0])
+    if held[0] == "tokenizer.json":
+        added = read_json(path).get("added_tokens") or ()
+        return {str(each["id"]): each for each in added}
+    if held[0] == "vocab.json":
+        return {str(number): {"content": word} for word, number in read_json(path).items()}
+    if held[0] == "vocab.txt":
+        with open(path, encoding="utf-8") as lines:
+            return {str(number): {"content": line.rstrip()} for number, line in enumerate(lines)}
+    return {}
 
 
 def family_name(kind: str, config: Mapping[str, Any]) -> str:
