@@ -151,15 +151,20 @@ HUGGINGFACE = Kinds(
         "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
         "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
         "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
-        "vit": "vlp_jax.weights.families.vit:Vit",
         "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
+        "vit": "vlp_jax.weights.families.vit:Vit",
         "deit": "vlp_jax.weights.families.vit:Deit",
+        "dinov2": "vlp_jax.weights.families.dino:Dinov2",
+        "dinov2_with_registers": "vlp_jax.weights.families.dino:Dinov2",
+        "dinov3_vit": "vlp_jax.weights.families.dino:Dinov3",
+        "beit": "vlp_jax.weights.families.beit:Beit",
     }
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})
 TIMM = Kinds(
     {
+        "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
         "vit": "vlp_jax.weights.families.timm_vit:TimmVit",
         "resnet": "vlp_jax.weights.families.timm_convolutions:TimmResNet",
         "vgg": "vlp_jax.weights.families.timm_convolutions:TimmVgg",
