@@ -158,6 +158,8 @@ HUGGINGFACE = Kinds(
         "dinov2_with_registers": "vlp_jax.weights.families.dino:Dinov2",
         "dinov3_vit": "vlp_jax.weights.families.dino:Dinov3",
         "beit": "vlp_jax.weights.families.beit:Beit",
+        "resnet": "vlp_jax.weights.families.resnet:HubResNet",
+        "convnext": "vlp_jax.weights.families.convnext:ConvNext",
     }
 )
 OPENCLIP = Kinds({"vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit"})
