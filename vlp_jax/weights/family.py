@@ -51,7 +51,7 @@ class Family:
     position_filter: ClassVar[str] = "bicubic"
     # the tower that the checkpoint lacks, "image" or "text"; "": it has both
     absent: ClassVar[str] = ""
-    # {our dotted key: value} of the tower that stands in for it
+    # {our dotted key: value} of the smallest tower in its place
     stand_in: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
     # names in tokenizer_config.json of the tokens before and after each text; None: there is none
     text_tokens: ClassVar[tuple[str | None, str | None]] = (None, None)
@@ -215,9 +215,15 @@ HUGGINGFACE = Kinds(
         "vision-text-dual-encoder/clip_vision_model+roberta": f"{DUAL}:ClipRoberta",
         "vision-text-dual-encoder/vit+bert": f"{DUAL}:VitBert",
         "vision-text-dual-encoder/vit+roberta": f"{DUAL}:VitRoberta",
-        "vit": "vlp_jax.weights.families.vit:Vit",
         "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
+        "vit": "vlp_jax.weights.families.vit:Vit",
         "deit": "vlp_jax.weights.families.vit:Deit",
+        "dinov2": "vlp_jax.weights.families.dino:Dinov2",
+        "dinov2_with_registers": "vlp_jax.weights.families.dino:Dinov2",
+        "dinov3_vit": "vlp_jax.weights.families.dino:Dinov3",
+        "beit": "vlp_jax.weights.families.beit:Beit",
+        "resnet": "vlp_jax.weights.families.resnet:HubResNet",
+        "convnext": "vlp_jax.weights.families.convnext:ConvNext",
     }
 )
 OPENCLIP = Kinds(
@@ -231,6 +237,7 @@ OPENCLIP = Kinds(
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})
 TIMM = Kinds(
     {
+        "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
         "vit": "vlp_jax.weights.families.timm_vit:TimmVit",
         "resnet": "vlp_jax.weights.families.timm_convolutions:TimmResNet",
         "vgg": "vlp_jax.weights.families.timm_convolutions:TimmVgg",

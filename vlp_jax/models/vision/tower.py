@@ -47,6 +47,7 @@ class ImageTowerConfig(Tower):
             "resnet": "vlp_jax.models.vision.resnet:ResNetConfig",
             "vgg": "vlp_jax.models.vision.vgg:VggConfig",
             "inception_v3": "vlp_jax.models.vision.inception:InceptionConfig",
+            "convnext": "vlp_jax.models.vision.convnext:ConvNextConfig",
         },
         default="vit",
     )
