@@ -14,7 +14,6 @@ from vlp_jax.weights.families.alone import ImageAlone
 from vlp_jax.weights.families.clip import image
 from vlp_jax.weights.families.vit import ATTENTION, CLASS_TOKEN
 from vlp_jax.weights.rules import (
-    Rules,
     Shape,
     attention,
     class_and_positions,
