@@ -14,7 +14,6 @@ from vlp_jax.weights.families.alone import ImageAlone
 from vlp_jax.weights.families.clip import image
 from vlp_jax.weights.families.vit import ATTENTION, CLASS_TOKEN
 from vlp_jax.weights.rules import (
-    Rules,
     Shape,
     attention,
     class_and_positions,
@@ -46,14 +45,14 @@ class Dinov2(ImageAlone):
 
     title = "Dinov2Model"
     exports = False
-    prefix = ("dinov2.", "dinov2_with_registers.")
+    prefix: tuple[str, ...] = ("dinov2.", "dinov2_with_registers.")
     ignored = r"^embeddings\.mask_token$|^classifier\."
     settings = Settings(
         keys=image(""),
         given=(Given("num_channels", 3), Given("qkv_bias", True)),
         fixed={**CLASS_TOKEN, "model.image.layer_scale": 1.0},
     )
-    rules: Rules = within(
+    rules = within(
         "",
         "model/image/",
         TOKENS,
