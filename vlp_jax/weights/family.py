@@ -48,7 +48,7 @@ class Family:
     position_filter: ClassVar[str] = "bicubic"
     # the tower that the checkpoint lacks, "image" or "text"; "": it has both
     absent: ClassVar[str] = ""
-    # {our dotted key: value} of the tower that stands in for it
+    # {our dotted key: value} of the tower in its place
     stand_in: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
     # names in tokenizer_config.json of the tokens before and after each text; None: there is none
     text_tokens: ClassVar[tuple[str | None, str | None]] = (None, None)
