@@ -21,8 +21,9 @@ from vlp_jax.training.state import abstract_parameters
 from vlp_jax.weights.checkpoint import check_absent
 from vlp_jax.weights.family import Family, resolved
 from vlp_jax.weights.formats.format import Format, format_named
+from vlp_jax.weights.matching import matching
 from vlp_jax.weights.public import as_experiment
-from vlp_jax.weights.rules import Rules, Shape, matching
+from vlp_jax.weights.rules import Rules, Shape
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment

@@ -143,7 +143,7 @@ class ConvNext(nn.Module):
         x = convolution(precision, config.widths[0], config.patch_size, "stem")(x)
         x = normed(precision, "stem_norm")(x)
         full = config.rematerialisation == "full"
-        kind = nn.remat(ConvNextBlock, static_argnums=(2,)) if full else ConvNextBlock
+        kind = nn.remat(ConvNextBlock, static_argnums=(3,)) if full else ConvNextBlock
         rates = iter(jnp.linspace(0.0, config.stochastic_depth, sum(config.blocks)))
         for stage, (width, blocks) in enumerate(zip(config.widths, config.blocks, strict=True)):
             if stage:

@@ -1,5 +1,5 @@
 """ResNets in Hugging Face folders (transformers' ResNetModel; He et al. 2016). A classifier is left
-out.
+out, and so are the numbers of batches that a BatchNorm counts.
 """
 
 from collections.abc import Mapping
