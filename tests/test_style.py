@@ -17,13 +17,11 @@ LONG = {
     "models/layers/attention.py",
     "models/text/transformer.py",
     "models/vision/resnet.py",
-    "models/vision/vit.py",
     "objectives/masked_language.py",
     "objectives/supervised.py",
     "training/build.py",
     "training/checkpoints/format.py",
     "training/checkpoints/manager.py",
-    "training/initialize_from.py",
     "training/trainer.py",
     "weights/rules.py",
 }

@@ -115,6 +115,36 @@ def numbers(**tensors) -> dict[str, np.ndarray]:
     return {name: tensor.detach().numpy().copy() for name, tensor in tensors.items()}
 
 
+def torch_texts(inputs: dict) -> dict:
+    """Ids and mask as PyTorch's models take them."""
+    import torch
+
+    return dict(
+        input_ids=torch.from_numpy(inputs["text"]).long(),
+        attention_mask=torch.from_numpy(inputs["text_mask"]).long(),
+    )
+
+
+def torch_labels(text: np.ndarray, chosen: np.ndarray):
+    """Ids of the tokens that a loss of transformers is of; -100 elsewhere."""
+    import torch
+
+    return torch.from_numpy(np.where(chosen, text, -100)).long()
+
+
+def draw_masked(inputs: dict, rng: np.random.Generator, mask_id: int = START) -> dict:
+    """The inputs with some of their words masked: `masked` and `chosen` [B, L]."""
+    chosen = inputs["text_mask"] & (rng.random(inputs["text"].shape) < 0.5)
+    chosen[:, 1] = True
+    masked = np.where(chosen, mask_id, inputs["text"]).astype(np.int32)
+    return {**inputs, "masked": masked, "chosen": chosen}
+
+
+def seen(values, inputs: dict):
+    """The values [B, L, ...] of real tokens, and 0 of padding."""
+    return values * inputs["text_mask"][..., None]
+
+
 def save_huggingface(model, folder: pathlib.Path) -> None:
     """`save_pretrained`."""
     model.save_pretrained(folder)

@@ -158,6 +158,7 @@ def test_sinusoids_in_halves_are_those_of_tensor2tensor():
     ("changes", "words"),
     [
         (dict(pooling="queries"), "queries: pooling='queries' needs one"),
+        (dict(QUERIES, pooler=True), "pooler: is for another pooling"),
         (dict(QUERIES, query_heads=3), "query_width: 10 does not divide into 3 heads"),
         (dict(pooling="cls", class_tokens=0), "class_tokens"),
     ],

@@ -218,3 +218,49 @@ def test_a_few_updates_lower_the_loss():
         state, metrics = update(state, jax.random.key(step))
         losses.append(float(metrics["mae/loss"]))
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
+
+
+def test_raw_pixels_are_targets_and_learned_positions_replace_the_fixed_ones():
+    image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    expected = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=2, q=2)
+    np.testing.assert_array_equal(patch_targets(image, 2, normalised=False), expected)
+    head = HEAD | dict(decoder_position="learned", decoder_mlp_dim=12, normalised_pixels=False)
+    losses = {}
+    for name, given in (("fixed", HEAD | dict(normalised_pixels=False)), ("learned", head)):
+        config = dataclasses.replace(
+            config_of(), objectives=experiment(objectives=dict(mae=given)).objectives
+        )
+        module, batch = build_module(config), {"image": jnp.asarray(image)}
+        keys = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+        params = nn.meta.unbox(module.init(keys, batch))["params"]
+        head_params = params["objectives_mae"]
+        if name == "learned":
+            assert head_params["position"].shape == (1, 17, 8)  # of the class token, too
+            assert head_params["decoder"]["layer_0"]["mlp"]["in"]["kernel"].shape == (8, 12)
+            table = np.pad(sincos2d(4, 8), ((1, 0), (0, 0)))[None]
+            head_params["position"] = jnp.asarray(table)
+            head_params["decoder"]["layer_0"]["mlp"] = {
+                "in": {"kernel": jnp.zeros((8, 12)), "bias": jnp.zeros(12)},
+                "out": {"kernel": jnp.zeros((12, 8)), "bias": jnp.zeros(8)},
+            }
+        else:
+            head_params["decoder"]["layer_0"]["mlp"] = jax.tree.map(
+                jnp.zeros_like, head_params["decoder"]["layer_0"]["mlp"]
+            )
+        params = jax.tree.map(lambda leaf: leaf, params) | {"objectives_mae": head_params}
+        if name == "fixed":
+            shared = params
+        else:
+            params = shared | {
+                "objectives_mae": shared["objectives_mae"]
+                | {
+                    "position": head_params["position"],
+                    "decoder": {
+                        "layer_0": shared["objectives_mae"]["decoder"]["layer_0"]
+                        | {"mlp": head_params["decoder"]["layer_0"]["mlp"]}
+                    },
+                }
+            }
+        rngs = {"dropout": jax.random.key(2)}
+        losses[name] = module.apply({"params": params}, batch, rngs=rngs).value
+    np.testing.assert_allclose(losses["learned"], losses["fixed"], rtol=1e-6)

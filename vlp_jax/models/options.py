@@ -130,6 +130,10 @@ ACTIVATIONS = {
 }
 
 
+# The activation of the gate of an MLP with three matrices: act(x W) * x V (Shazeer 2020).
+GATES = {"swiglu": jax.nn.silu, "geglu_tanh": ACTIVATIONS["gelu_tanh"]}
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerOptions:
     """All options of a transformer layer except its index in the stack."""
@@ -140,7 +144,8 @@ class LayerOptions:
     norm: str = "pre"  # "pre": x + f(norm(x)); "post": norm(x + f(x))
     norm_kind: str = "layer"  # LayerNorm, or "rms"
     norm_epsilon: float = 1e-6
-    activation: str = "gelu"  # a name of ACTIVATIONS, or "swiglu": silu(x W) * x V (Shazeer 2020)
+    activation: str = "gelu"  # a name of ACTIVATIONS, or of GATES
+    bias: bool = True  # of the linear layers
     qk_norm: bool = False
     layer_scale: float | None = None
     dropout: float = 0.0

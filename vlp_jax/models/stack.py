@@ -36,8 +36,9 @@ class StackConfig(Part):
     norm: Literal["pre", "post"] = "pre"
     norm_kind: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = between(1e-6, 0.0, 1.0)
-    # swiglu: a gated MLP with three matrices
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu"] = "gelu"
+    # swiglu, geglu_tanh: a gated MLP with three matrices
+    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "swiglu", "geglu_tanh"] = "gelu"
+    bias: bool = True  # of the linear layers of attention and MLP
     qk_norm: bool = False
     layer_scale: float | None = between(None, 0.0)  # initial value; None: no layer scale
     # of the embeddings and of the output of each residual branch
@@ -88,6 +89,7 @@ class StackConfig(Part):
             norm_kind=self.norm_kind,
             norm_epsilon=self.norm_epsilon,
             activation=self.activation,
+            bias=self.bias,
             qk_norm=self.qk_norm,
             layer_scale=self.layer_scale,
             dropout=self.dropout,

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import os
+import re
 import shutil
 from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -20,8 +21,9 @@ from vlp_jax.training.state import abstract_parameters
 from vlp_jax.weights.checkpoint import check_absent
 from vlp_jax.weights.family import Family, resolved
 from vlp_jax.weights.formats.format import Format, format_named
+from vlp_jax.weights.matching import matching
 from vlp_jax.weights.public import as_experiment
-from vlp_jax.weights.rules import Rules, Shape, matching
+from vlp_jax.weights.rules import Rules, Shape
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -75,6 +77,8 @@ class Exported:
             for name, array in zip(rule.theirs, arrays, strict=True):
                 # safetensors writes the bytes in order
                 yield self.family.written_name(name), np.array(array, np.float32, order="C")
+        for name, shape in self.family.unread(self.theirs).items():
+            yield name, np.zeros(shape, np.float32)
 
 
 def export(
@@ -121,25 +125,15 @@ def as_exported(
       ConfigError: the format has no such model.
     """
     config = unrolled(config)
+    statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
     shapes = parameter_shapes(config)
+    shapes |= {path: array.shape for path, array in statistics.items()}
     family, theirs = family_for(kind, config, shapes)
     objectives = objective_paths(config, family, shapes)
     renamed = {objectives.get(path, path): shape for path, shape in shapes.items()}
     constants = family.constants(config)
     renamed |= {path: array.shape for path, array in constants.items()}
-    statistics = flat({name: tree for name, tree in variables.items() if name != "params"})
-    renamed |= {path: array.shape for path, array in statistics.items()}
     rules, _, left = matching(family.written_rules(theirs), renamed)
-    lost = [
-        path
-        for path in left
-        if path.removeprefix("batch_stats/").startswith("model/") and not of_absent(path, family)
-    ]
-    if lost:
-        raise ConfigError(
-            f"--to: {family.title} has no place for {', '.join(lost[:SHOWN])}"
-            + (f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else "")
-        )
     ours = {new: old for old, new in objectives.items()}
     arrays = {**constants, **flat(variables["params"]), **statistics}
 
@@ -185,20 +179,14 @@ def objective_paths(
 ) -> dict[str, str]:
     """{our path: path as in the rules} of the parameters of the family's objectives, which may have
     other names here."""
-    kinds = {
-        kind: key.split(".")[1]
-        for key, kind in family.settings.fixed.items()
-        if key.startswith("objectives.") and key.endswith(".kind")
-    }
     found: dict[str, str] = {}
-    for name, objective in config.objectives.items():
-        here, there = f"objectives_{name}/", kinds.pop(objective.kind, None)
-        if there is not None:
-            found |= {
-                path: f"objectives_{there}/{path.removeprefix(here)}"
-                for path in shapes
-                if path.startswith(here)
-            }
+    kinds = {name: objective.kind for name, objective in config.objectives.items()}
+    for key, kind in family.settings.fixed.items():
+        there = re.fullmatch(r"objectives\.(\w+)\.kind", key)
+        here = next((name for name, own in kinds.items() if own == kind), None)
+        if there is not None and here is not None:
+            old, new = f"objectives_{here}/", f"objectives_{there[1]}/"
+            found |= {path: new + path.removeprefix(old) for path in shapes if path.startswith(old)}
     return found
 
 
@@ -215,29 +203,66 @@ def array_at(arrays: Mapping[str, Any], path: str) -> np.ndarray:
 def family_for(
     kind: type[Format], config: "Experiment", shapes: Mapping[str, Shape]
 ) -> tuple[Family, dict[str, Any]]:
-    """The architecture of a format that a model with parameters of these shapes is of, and its
+    """The architecture of a format that a model with variables of these shapes is of, and its
     config there.
 
     Raises:
       ConfigError: it is of none; the message has what differs from the nearest.
     """
     found: list[tuple[int, str]] = []
-    families = [make() for make in (kind.families or {}).values()]
-    for family in sorted(families, key=lambda family: not family.absent):
+    fitting: list[tuple[bool, int, int, Family, dict[str, Any]]] = []
+    for make in (kind.families or {}).values():
+        family = make()
         if not family.exports or not fits_absent(family, config, shapes):
             continue
         try:
             theirs = family.their_config(config)
-            changes = differences(family, theirs, config)
+            changes = [
+                *differences(family, theirs, config),
+                *without_place(family, theirs, config, shapes),
+            ]
         except (ConfigError, CheckpointError, KeyError) as error:
             found.append((len(found) + 1000, f"{family.title}: {error.args[0]}"))
             continue
         if not changes:
-            return family, theirs
+            place = unmatched(family, config, shapes), len(fitting)
+            fitting.append((not family.absent, *place, family, theirs))
+            continue
         more = f" and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
         found.append((len(changes), f"{family.title}: {'; '.join(changes[:SHOWN])}{more}"))
+    if fitting:
+        *_, family, theirs = min(fitting)
+        return family, theirs
     nearest = min(found)[1] if found else "it has none that is written"
     raise ConfigError(f"--to: the format has no such model; the nearest is {nearest}")
+
+
+def unmatched(family: Family, config: "Experiment", shapes: Mapping[str, Shape]) -> int:
+    """The number of parameters for which an architecture has no place, plus a large one for each
+    objective of its own that the model lacks; the least is of the class with the right heads."""
+    objectives = objective_paths(config, family, shapes)
+    renamed = [objectives.get(path, path) for path in shapes]
+    _, _, left = matching(family.rules, dict.fromkeys(renamed, ()))
+    wanted = {path.split("/")[0] for rule in family.rules for path in rule.ours}
+    lacking = {name for name in wanted if name.startswith("objectives_")} - {
+        path.split("/")[0] for path in renamed
+    }
+    return len(left) + 1000 * len(lacking)
+
+
+def without_place(
+    family: Family, theirs: Mapping[str, Any], config: "Experiment", shapes: Mapping[str, Shape]
+) -> list[str]:
+    """A line about the variables of a model for which an architecture has no place, if any."""
+    constants = {path: array.shape for path, array in family.constants(config).items()}
+    _, _, left = matching(family.written_rules(theirs), {**shapes, **constants})
+    lost = [
+        path
+        for path in left
+        if path.removeprefix("batch_stats/").startswith("model/") and not of_absent(path, family)
+    ]
+    more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+    return [f"it has no place for {', '.join(lost[:SHOWN])}{more}"] if lost else []
 
 
 def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment") -> list[str]:
@@ -248,12 +273,11 @@ def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment")
             key: value
             for key, value in resolved(each).items()
             if key.startswith("model.")
-            and key not in family.free
             and not (family.absent and key.startswith(f"model.{family.absent}."))
         }
         for each in (back, config)
     )
-    return changed_keys(there, here, OF_TRAINING)
+    return changed_keys(there, here, (*OF_TRAINING, *family.free))
 
 
 @contextlib.contextmanager

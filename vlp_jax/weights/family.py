@@ -17,6 +17,7 @@ from vlp_jax.weights.rules import Rules, Shape
 from vlp_jax.weights.settings import Settings
 
 if TYPE_CHECKING:
+    from vlp_jax.data.text.tokenizer import Tokenizer
     from vlp_jax.experiment import Experiment
 
 
@@ -24,7 +25,6 @@ class Family:
     """What is known of one architecture in one format. Subclasses have no state.
 
     Attributes:
-      kinds: the families of Hugging Face folders, by `model_type` of config.json.
       title: the architecture, for messages and reports.
       settings: the settings under both names.
       rules: the rules for their tensors; layers are unrolled.
@@ -41,7 +41,7 @@ class Family:
     parts: ClassVar[tuple[str, ...]] = ("",)
     optional: ClassVar[tuple[str, ...]] = ()
     exports: ClassVar[bool] = True
-    # our keys that change nothing of what the architecture computes
+    # patterns of our keys that change nothing of what the architecture computes
     free: ClassVar[tuple[str, ...]] = ()
     # of the classes in transformers: `model_type` and the name of the image processor
     model_type: ClassVar[str] = ""
@@ -51,7 +51,7 @@ class Family:
     position_filter: ClassVar[str] = "bicubic"
     # the tower that the checkpoint lacks, "image" or "text"; "": it has both
     absent: ClassVar[str] = ""
-    # {our dotted key: value} of the other tower, which the checkpoint lacks
+    # {our dotted key: value} of the smallest tower in its place
     stand_in: ClassVar[Mapping[str, Any]] = types.MappingProxyType({})
     # names in tokenizer_config.json of the tokens before and after each text; None: there is none
     text_tokens: ClassVar[tuple[str | None, str | None]] = (None, None)
@@ -103,6 +103,25 @@ class Family:
         """The rules by which a model of this config is written."""
         return self.rules
 
+    def unread(self, theirs: Mapping[str, Any]) -> dict[str, Shape]:
+        """{name in the file: shape} of tensors that their class has and does not compute with: they
+        are ignored in reading, and written as zeros.
+
+        Args:
+          theirs: their config.
+        """
+        return {}
+
+    def check_tokenizer(self, theirs: Mapping[str, Any], tokenizer: "Tokenizer") -> None:
+        """Checks that their model reads the texts of a tokenizer as ours does.
+
+        Args:
+          theirs: their config of the model.
+          tokenizer: ours.
+        Raises:
+          ConfigError: it does not.
+        """
+
     def their_config(self, config: "Experiment") -> dict[str, Any]:
         """Their config of a model of ours.
 
@@ -134,7 +153,7 @@ def resolved(config: "Experiment") -> dict[str, Any]:
     """{dotted key: value} of a config whose presets are replaced by their sizes."""
     model = config.model
     parts: dict[str, Any] = {}
-    for name in ("image", "text", "decoder"):
+    for name in ("image", "text", "fusion", "decoder"):
         part = getattr(model, name)
         if isinstance(part, StackConfig):
             size = part.size
@@ -151,20 +170,60 @@ def resolved(config: "Experiment") -> dict[str, Any]:
     return flatten(to_tree(dataclasses.replace(config, model=model)))
 
 
-# The families of each format, by the name that the format finds in a checkpoint.
+DUAL = "vlp_jax.weights.families.vision_text_dual_encoder"
+# The families of each format, by the name that the format finds in a checkpoint. That of a Hugging
+# Face folder is its `model_type`, or MODEL_TYPE/ARCHITECTURE for one of several classes, or
+# MODEL_TYPE/IMAGE+TEXT for a class with towers of several kinds.
 HUGGINGFACE = Kinds(
     {
+        "bert/BertForMaskedLM": "vlp_jax.weights.families.bert:BertForMaskedLM",
+        "bert": "vlp_jax.weights.families.bert:Bert",
+        "altclip": "vlp_jax.weights.families.altclip:AltClip",
+        "blip/BlipForImageTextRetrieval": "vlp_jax.weights.families.blip:BlipForImageTextRetrieval",
+        "blip/BlipForConditionalGeneration": (
+            "vlp_jax.weights.families.blip:BlipForConditionalGeneration"
+        ),
+        "blip/BlipForQuestionAnswering": "vlp_jax.weights.families.blip:BlipForQuestionAnswering",
+        "chinese_clip": "vlp_jax.weights.families.chinese_clip:ChineseClip",
         "clip": "vlp_jax.weights.families.clip:Clip",
+        "distilbert/DistilBertForMaskedLM": (
+            "vlp_jax.weights.families.distilbert:DistilBertForMaskedLM"
+        ),
+        "distilbert": "vlp_jax.weights.families.distilbert:DistilBert",
+        "flava/FlavaForPreTraining": "vlp_jax.weights.families.flava:FlavaForPreTraining",
+        "flava": "vlp_jax.weights.families.flava:FlavaModel",
+        "git": "vlp_jax.weights.families.git:Git",
+        "gpt2": "vlp_jax.weights.families.gpt2:Gpt2",
+        "roberta/RobertaForMaskedLM": "vlp_jax.weights.families.roberta:RobertaForMaskedLM",
+        "roberta": "vlp_jax.weights.families.roberta:Roberta",
         "siglip": "vlp_jax.weights.families.siglip:Siglip",
         "clip_vision_model": "vlp_jax.weights.families.clip_alone:ClipImage",
         "clip_text_model": "vlp_jax.weights.families.clip_alone:ClipText",
         "siglip_vision_model": "vlp_jax.weights.families.siglip_alone:SiglipImage",
         "siglip_text_model": "vlp_jax.weights.families.siglip_alone:SiglipText",
-        "tipsv2": "vlp_jax.weights.families.tipsv2:Tipsv2",
         "siglip2": "vlp_jax.weights.families.siglip2:Siglip2",
-        "vit": "vlp_jax.weights.families.vit:Vit",
+        "t5": "vlp_jax.weights.families.t5:T5Encoder",
+        "tipsv2": "vlp_jax.weights.families.tipsv2:Tipsv2",
+        "vilt/ViltForMaskedLM": "vlp_jax.weights.families.vilt:ViltForMaskedLM",
+        "vilt/ViltForImageAndTextRetrieval": (
+            "vlp_jax.weights.families.vilt:ViltForImageAndTextRetrieval"
+        ),
+        "vision-encoder-decoder/vit+gpt2": (
+            "vlp_jax.weights.families.vision_encoder_decoder:VitGpt2"
+        ),
+        "vision-text-dual-encoder/clip_vision_model+bert": f"{DUAL}:ClipBert",
+        "vision-text-dual-encoder/clip_vision_model+roberta": f"{DUAL}:ClipRoberta",
+        "vision-text-dual-encoder/vit+bert": f"{DUAL}:VitBert",
+        "vision-text-dual-encoder/vit+roberta": f"{DUAL}:VitRoberta",
         "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
+        "vit": "vlp_jax.weights.families.vit:Vit",
         "deit": "vlp_jax.weights.families.vit:Deit",
+        "dinov2": "vlp_jax.weights.families.dino:Dinov2",
+        "dinov2_with_registers": "vlp_jax.weights.families.dino:Dinov2",
+        "dinov3_vit": "vlp_jax.weights.families.dino:Dinov3",
+        "beit": "vlp_jax.weights.families.beit:Beit",
+        "resnet": "vlp_jax.weights.families.resnet:HubResNet",
+        "convnext": "vlp_jax.weights.families.convnext:ConvNext",
     }
 )
 OPENCLIP = Kinds(
@@ -178,6 +237,7 @@ OPENCLIP = Kinds(
 BIG_VISION = Kinds({"two_towers": "vlp_jax.weights.families.big_vision:TwoTowers"})
 TIMM = Kinds(
     {
+        "vit_mae": "vlp_jax.weights.families.vit_mae:VitMae",
         "vit": "vlp_jax.weights.families.timm_vit:TimmVit",
         "resnet": "vlp_jax.weights.families.timm_convolutions:TimmResNet",
         "vgg": "vlp_jax.weights.families.timm_convolutions:TimmVgg",

@@ -26,7 +26,8 @@ from vlp_jax.training.state import (
 )
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.formats.format import Format, format_named
-from vlp_jax.weights.rules import Rule, Rules, Shape, matching
+from vlp_jax.weights.matching import matching
+from vlp_jax.weights.rules import Rule, Rules, Shape
 from vlp_jax.weights.settings import nested
 from vlp_jax.weights.tensors import Tensors
 

@@ -475,3 +475,14 @@ def test_crop_to_content_is_off_unless_asked_for():
     assert (
         evaluation_pixels(image, 40, dataclasses.replace(spec, crop_to_content=True)) == MAGENTA
     ).all()
+
+
+@pytest.mark.parametrize("resize", ["shortest_side_crop", "squash"])
+def test_crop_fraction_crops_the_centre_of_a_larger_resized_image(resize):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 56, 3)).astype(np.uint8))
+    spec = ImagesConfig(resize=resize, crop_fraction=0.875, crop_offset="floor")
+    shape = (22, 16) if resize == "shortest_side_crop" else (16, 16)  # 14 / 0.875 = 16
+    larger = np.asarray(image.resize(shape, Image.Resampling.BICUBIC))
+    left, top = (shape[0] - 14) // 2, 1
+    found = evaluation_pixels(image, 14, spec)
+    np.testing.assert_array_equal(found, larger[top : top + 14, left : left + 14])

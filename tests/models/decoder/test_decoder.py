@@ -35,6 +35,10 @@ WAYS = {
     "prefix": dict(image="prefix"),
     "words alone": dict(image="none"),
     "queries, untied": dict(image="cross_attention", image_queries=3, tied=False),
+    "layers of BERT": dict(norm="post", embedding_norm=True, final_norm=False, word_head=True),
+    "prefix with a norm": dict(
+        image="prefix", image_norm_epsilon=1e-3, output_bias=True, bias=False
+    ),
     "on a text tower": dict(kind="on_text_tower", tied=False, width=20),
     "scanned": dict(image="cross_attention", scan=True, depth=2),
     "norms and MLPs of open_clip's CoCa": dict(

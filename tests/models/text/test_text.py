@@ -214,3 +214,27 @@ def test_embeddings_are_unit_vectors_and_zero_stays_zero():
         np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-6)
     np.testing.assert_array_equal(unit(jnp.zeros((1, 4))), np.zeros((1, 4)))
     assert jnp.isfinite(jax.grad(lambda x: unit(x).sum())(jnp.zeros((1, 4)))).all()
+
+
+def test_positions_begin_behind_the_offset():
+    plain, later = tower(scan=False), tower(scan=False, position_offset=3)
+    params = parameters(plain)
+    front = np.ones((1, 3, 16), np.float32)
+    moved = params | {"position": np.concatenate([front, params["position"]], axis=1)}
+    assert jax.tree.map(np.shape, moved) == jax.tree.map(np.shape, parameters(later))
+    np.testing.assert_array_equal(
+        encode(later, moved, TEXT).tokens, encode(plain, params, TEXT).tokens
+    )
+
+
+@pytest.mark.parametrize("activation", ["tanh", "none"])
+def test_a_pooler_is_a_linear_layer_of_its_own_width(activation):
+    module = tower(scan=False, pooler=True, pooler_width=5, pooler_activation=activation)
+    params = parameters(module)
+    found = encode(module, params, TEXT)
+    last = np.asarray(found.tokens, np.float64)[:, -1]
+    dense = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["pooler"])
+    expected = last @ dense["kernel"] + dense["bias"]
+    expected = np.tanh(expected) if activation == "tanh" else expected
+    np.testing.assert_allclose(found.pooled, expected, rtol=1e-5, atol=1e-6)
+    assert module.config.pooled_width == 5

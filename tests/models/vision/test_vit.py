@@ -12,7 +12,7 @@ import pytest
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.attention import rotate
-from vlp_jax.models.layers.positions import rotary2d, sincos2d
+from vlp_jax.models.layers.positions import grid_buckets, rotary2d, rotary2d_unit, sincos2d
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision.vit import ViT, ViTConfig, kept_tokens
@@ -57,6 +57,10 @@ def parameters(module):
         (dict(pooling="map", norm_kind="rms", activation="swiglu"), 16),
         (dict(pooling="mean", stem="convolution", stem_channels=(8, 12), stem_strides=(2, 2)), 16),
         (dict(pooling="map", norm="post", qk_norm=True, layer_scale=0.1), 16),
+        (dict(pooling="cls", class_tokens=2, pooler=True, registers=1), 19),
+        (dict(pooling="mean", class_tokens=1, position="none", position_bias="shared"), 17),
+        (dict(pooling="cls", position_bias="layers", registers=2), 19),
+        (dict(pooling="cls", position="rotary2d_unit", registers=2), 19),
     ],
 )
 def test_every_option_runs_and_reaches_every_parameter(fields, tokens):
@@ -322,3 +326,103 @@ def count_model(config):
             jax.ShapeDtypeStruct((1, config.text.length), jnp.int32),
         )
     )
+
+
+def test_rotary2d_unit_is_the_formula():
+    side, head_dim = 3, 8
+    angles = rotary2d_unit(side, head_dim)
+    for row in range(side):
+        for column in range(side):
+            y, x = (2 * (place + 0.5) / side - 1 for place in (row, column))
+            expected = [
+                2 * math.pi * coordinate * 100.0 ** (-i / 2)
+                for coordinate in (y, x)
+                for i in range(head_dim // 4)
+            ]
+            np.testing.assert_allclose(angles[row * side + column], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_grid_s_buckets_are_those_of_offsets_and_three_for_other_tokens():
+    side, before, after = 3, 2, 1
+    found = grid_buckets(side, before, after)
+    places = [None] * before + [(i // side, i % side) for i in range(side**2)] + [None] * after
+    offsets = (2 * side - 1) ** 2
+    for i, query in enumerate(places):
+        for j, key in enumerate(places):
+            if query is None or key is None:
+                expected = offsets + (2 if query is key else 0 if query is None else 1)
+            else:
+                down, across = (a - b + side - 1 for a, b in zip(query, key, strict=True))
+                expected = down * (2 * side - 1) + across
+            assert found[i, j] == expected
+
+
+def plain_attention_output(x, params, heads, bias):
+    """Self-attention of [N, D] by float64 NumPy, with a bias [H, N, N]."""
+    q, k, v = (
+        np.einsum("nd,dhk->hnk", x, params[name]["kernel"]) + params[name]["bias"][:, None]
+        for name in ("query", "key", "value")
+    )
+    logits = np.einsum("hnk,hmk->hnm", q, k) / math.sqrt(q.shape[-1]) + bias
+    weights = np.exp(logits - logits.max(-1, keepdims=True))
+    attended = np.einsum("hnm,hmk->nhk", weights / weights.sum(-1, keepdims=True), v)
+    return np.einsum("nhk,hkd->nd", attended, params["out"]["kernel"]) + params["out"]["bias"]
+
+
+@pytest.mark.parametrize("kind", ["shared", "layers"])
+@pytest.mark.parametrize("kept", [None, [[3, 0, 9, 14], [1, 2, 15, 7]]], ids=["all", "kept"])
+def test_position_biases_are_those_of_the_table_in_float64(kind, kept):
+    module = vit(position_bias=kind, registers=1, position="none")
+    params = parameters(module)
+    kept = None if kept is None else jnp.asarray(kept)
+    _, captured = module.apply(
+        {"params": params}, IMAGES, kept=kept, capture_intermediates=True, mutable="intermediates"
+    )
+    layer = captured["intermediates"]["transformer"]["layer_0"]
+    double = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    table = (
+        double["position_bias"]
+        if kind == "shared"
+        else (double["transformer"]["layer_0"]["position_bias"])
+    )
+    buckets = grid_buckets(4, 1, 1)
+    for row in range(2):
+        places = np.arange(18) if kept is None else np.array([0, *(kept[row] + 1), 17])
+        bias = table[buckets[places[:, None], places]].transpose(2, 0, 1)
+        x = np.asarray(layer["attention_norm"]["__call__"][0][row], np.float64)
+        expected = plain_attention_output(
+            x, double["transformer"]["layer_0"]["attention"], SIZE["heads"], bias
+        )
+        np.testing.assert_allclose(
+            layer["attention"]["__call__"][0][row], expected, rtol=1e-5, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize("fields", [dict(position_bias="layers"), dict(position_bias="shared")])
+def test_a_bias_of_the_one_pooled_token_is_that_of_all_tokens(fields):
+    module = vit(pooling="cls", pooler=True, class_tokens=2, **fields)
+    params = parameters(module)
+    kept = jnp.asarray([[3, 0, 9, 14], [1, 2, 15, 7]])
+    for chosen in (None, kept):
+        whole, alone = (
+            module.apply({"params": params}, IMAGES, tokens=tokens, kept=chosen).pooled
+            for tokens in (True, False)
+        )
+        np.testing.assert_allclose(whole, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_the_first_class_token_pools_and_the_pooler_is_a_linear_layer_and_tanh():
+    module = vit(pooling="cls", class_tokens=2, pooler=True)
+    params = parameters(module)
+    encoding = module.apply({"params": params}, IMAGES)
+    dense = params["pooler"]
+    expected = np.tanh(
+        np.asarray(encoding.tokens[:, 0], np.float64) @ np.asarray(dense["kernel"], np.float64)
+        + np.asarray(dense["bias"], np.float64)
+    )
+    np.testing.assert_allclose(encoding.pooled, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_class_pooling_without_a_class_token_is_a_config_error():
+    with pytest.raises(ConfigError, match="class_tokens: pooling='cls' needs one or more"):
+        ViTConfig(**SIZE, pooling="cls", class_tokens=0).build(Precision())

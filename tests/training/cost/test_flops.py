@@ -77,11 +77,15 @@ def config_of(image=(), text=(), batch_size=4, resnet=None, words=None, convolut
             "image": {"pooling": "mean", "registers": 3, **STEM},
             "text": {"pooling": "cls", "causal": False},
         },
+        {
+            "image": {"pooler": True, "activation": "geglu_tanh", "bias": False},
+            "text": {"pooler": True, "pooler_activation": "none", "pooler_width": 48},
+        },
         *({"resnet": resnet} for resnet in RESNETS.values()),
         *({"words": words} for words in WORDS.values()),
         *({"convolutions": convolutions} for convolutions in CONVOLUTIONS.values()),
     ],
-    ids=["clip", "map", "stem", *RESNETS, *WORDS, *CONVOLUTIONS],
+    ids=["clip", "map", "stem", "poolers", *RESNETS, *WORDS, *CONVOLUTIONS],
 )
 def test_the_forward_pass_has_the_products_that_its_traced_program_has(changes):
     config = config_of(**changes)
@@ -267,9 +271,10 @@ def test_a_supervised_objective_has_the_products_that_its_traced_program_has(of,
     "decoder",
     [
         dict(kind="transformer", preset="Ti", width=96, depth=2, heads=2, mlp_dim=200),
+        dict(preset="Ti", width=96, depth=2, heads=2, mlp_dim=200, norm="post", word_head=True),
         dict(kind="gru", image="attention", width=40, embedding_width=24, attention_width=16),
     ],
-    ids=["transformer", "gru"],
+    ids=["transformer", "words", "gru"],
 )
 def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
     config, narrow = base(), dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
@@ -288,7 +293,7 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
         lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)})
     )(variables)
     # begins the state; see above
-    mean_of_words = 2 * 4 * 24 * 64 if decoder["kind"] == "gru" else 0
+    mean_of_words = 2 * 4 * 24 * 64 if decoder.get("kind") == "gru" else 0
     assert (
         counted_flops(program.jaxpr) - mean_of_words
     ) * 3 * config.data.batch_size == train_step_flops(config) * 4

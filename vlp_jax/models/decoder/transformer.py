@@ -19,6 +19,7 @@ from vlp_jax.models.layers.transformer import AttentionPooling, Encoding, Transf
 from vlp_jax.models.options import LayerOptions, Precision, present, with_logical_axes
 from vlp_jax.models.shapes import ModelShapes
 from vlp_jax.models.stack import StackConfig
+from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.text.transformer import memory_mask, places_of
 from vlp_jax.sharding.layout import constrain
 
@@ -44,6 +45,14 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
     # largest part of a text that is a bidirectional prefix in training
     text_prefix: float = between(0.0, 0.0, 1.0)
     tied: bool = True  # the output embeddings are the input embeddings
+    embedding_norm: bool = False  # BERT's LayerNorm before the first layer
+    final_norm: bool = True  # False: none after the last layer, as with norm="post"
+    # BERT's linear layer, activation and norm before the output embeddings, and a bias behind them
+    word_head: bool = False
+    output_bias: bool = False  # of the output embeddings
+    # of a norm behind a linear map of the image's tokens as a prefix; None: no norm, and a linear
+    # map only where the widths differ
+    image_norm_epsilon: float | None = between(None, 0.0, 1.0)
 
     def build(self, shapes: ModelShapes, precision: Precision) -> "TextDecoder":
         """The transformer decoder of these settings."""
@@ -51,10 +60,17 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         return TextDecoder(self, shapes.text.vocab_size, shapes.text.length, precision)
 
     def check(self, shapes: ModelShapes) -> None:
-        """Checks the sizes, and that there is an image for `image_queries` to pool.
+        """Checks the sizes, that there is an image for `image_queries` to pool, and a prefix for
+        `image_norm_epsilon`, and that the output has no second bias.
 
         Raises: ConfigError where they do not fit together.
         """
+        if self.output_bias and self.word_head:
+            raise ConfigError(f"{self.section}.output_bias: word_head=True has one already")
+        if self.image_norm_epsilon is not None and self.image != "prefix":
+            raise ConfigError(
+                f"{self.section}.image_norm_epsilon: is for image='prefix', got {self.image!r}"
+            )
         if self.image_queries and not self.reads_image:
             raise ConfigError(
                 f"{self.section}.image_queries: have nothing to pool with image='none'"
@@ -121,11 +137,13 @@ class TextDecoderConfig(StackConfig, DecoderConfig):
         logits."""
         size, pooling, tokens = self.size, 0, tokens if self.reads_image else 0
         logits = 2 * length * size.width * shapes.text.vocab_size
+        logits += 2 * length * size.width**2 if self.word_head else 0
         if self.image_queries:
             pooling = cross_flops(size.width, self.image_queries, memory=tokens, memory_width=width)
             tokens, width = self.image_queries, size.width
         if self.image == "prefix":
-            projection = 2 * tokens * width * size.width if width != size.width else 0
+            mapped = width != size.width or self.image_norm_epsilon is not None
+            projection = 2 * tokens * width * size.width if mapped else 0
             return (
                 logits
                 + pooling
@@ -168,6 +186,7 @@ class OnTextTowerDecoderConfig(TextDecoderConfig):
             )
         for key, wrong in (
             ("tied", self.tied),
+            ("embedding_norm", self.embedding_norm),
             ("text_prefix", self.has_prefix),
             ("image", self.image == "prefix"),
         ):
@@ -258,6 +277,8 @@ class TextDecoder(nn.Module):
       image_queries: number of learned queries that pool the image's tokens first (Yu et al. 2022,
         "CoCa", section 3.2); 0: no pooling.
       tied: the output embeddings are those of the input (Press and Wolf 2017).
+      word_head: a linear layer, an activation and a norm precede them, and a bias is added, as in
+        BERT (Devlin et al. 2019); see `WordHead`.
     """
 
     config: TextDecoderConfig
@@ -293,6 +314,8 @@ class TextDecoder(nn.Module):
                 if packed is None
                 else jnp.take(table_of_places[0], packed.places(), axis=0)
             )
+            if self.config.embedding_norm:
+                x = options.normalisation("embedding_norm")(x)
             x = nn.Dropout(options.dropout, deterministic=not train)(x)
         stack = self.config.transformer(options, train)
         memory = None if memory is None else self.looked_at(memory)
@@ -301,10 +324,22 @@ class TextDecoder(nn.Module):
         else:
             tokens, seen = (None, None) if memory is None else packed.pictures(memory)
             x = stack(x, AttentionInputs(mask=packed.themselves(), memory=tokens, memory_mask=seen))
-        x = constrain(options.normalisation("norm")(x), ("batch", "tokens", "activation_embed"))
-        output = table if self.config.tied else self.embeddings("output")
+        x = options.normalisation("norm")(x) if self.config.final_norm else x
+        x = constrain(x, ("batch", "tokens", "activation_embed"))
+        return constrain(self.logits(x, table), ("batch", None, "vocab"))
+
+    def logits(self, x: jax.Array, table: jax.Array | None) -> jax.Array:
+        """Tokens [B, L, D] to logits, float32 [B, L, V], by the input embeddings [V, D] where these
+        are tied."""
+        table = table if self.config.tied else None
+        if self.config.word_head:
+            return WordHead(self.options, self.vocab_size, name="head")(x, table)
+        output = self.embeddings("output") if table is None else table
         logits = jnp.einsum("bld,vd->blv", x, output, preferred_element_type=jnp.float32)
-        return constrain(logits, ("batch", None, "vocab"))
+        if not self.config.output_bias:
+            return logits
+        init = with_logical_axes(nn.initializers.zeros, ("vocab",))
+        return logits + self.param("output_bias", init, (self.vocab_size,), jnp.float32)
 
     def through(
         self,
@@ -361,10 +396,17 @@ class TextDecoder(nn.Module):
         if self.config.image == "prefix":
             tokens = present(memory.tokens)
             mask = jnp.ones(tokens.shape[:2], bool) if memory.mask is None else memory.mask
-            memory = dataclasses.replace(
-                memory, tokens=self.options.to_width(tokens, "image_projection"), mask=mask
-            )
+            memory = dataclasses.replace(memory, tokens=self.as_prefix(tokens), mask=mask)
         return memory
+
+    def as_prefix(self, tokens: jax.Array) -> jax.Array:
+        """The image's tokens [B, M, D'] in the width of the layers, with a norm where the config
+        has one."""
+        options, epsilon = self.options, self.config.image_norm_epsilon
+        if epsilon is None:
+            return options.to_width(tokens, "image_projection")
+        norm = options.precision.layer_norm(epsilon, "image_norm")
+        return norm(options.linear(tokens, "image_projection"))
 
     def embeddings(self, name: str) -> jax.Array:
         """[V, D], in the compute dtype."""

@@ -76,6 +76,7 @@ class MultiHeadAttention(nn.Module):
             (options.heads, options.width // options.heads),
             ("embed", "heads", "head_dim"),
             kernel_init=initial["attention"],
+            use_bias=options.bias,
         )
         inputs = (
             {"query": query} if memory is None else {"query": query, "key": memory, "value": memory}
@@ -133,6 +134,7 @@ class MultiHeadAttention(nn.Module):
             axis=(-2, -1),
             name="out",
             kernel_init=initial["residual"],
+            use_bias=options.bias,
         )(attended)
 
     def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:

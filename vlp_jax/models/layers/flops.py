@@ -6,6 +6,8 @@ addition are two operations; an embedding look-up is not a product.
 
 from typing import Protocol
 
+from vlp_jax.models.options import GATES as GATED
+
 GATES = {"lstm": 4, "gru": 3}  # of the recurrent cells
 
 
@@ -41,7 +43,7 @@ def layer_flops(size: LayerSize, tokens: int, *, activation: str) -> int:
 
 def mlp_flops(size: LayerSize, tokens: int, *, activation: str) -> int:
     """The MLP's two products, or three with a gate, on N tokens."""
-    return (6 if activation == "swiglu" else 4) * tokens * size.width * size.mlp_dim
+    return (6 if activation in GATED else 4) * tokens * size.width * size.mlp_dim
 
 
 def pooling_flops(size: LayerSize, tokens: int, *, activation: str) -> int:

@@ -15,7 +15,7 @@ from vlp_jax.models.layers.attention import MultiHeadAttention
 from vlp_jax.models.layers.attention_inputs import ALL_TOKENS, AttentionInputs
 from vlp_jax.models.layers.pool_position import PoolPosition
 from vlp_jax.models.layers.positions import BIAS_INIT
-from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
+from vlp_jax.models.options import ACTIVATIONS, GATES, LayerOptions, with_logical_axes
 from vlp_jax.models.options import Precision as Precision
 from vlp_jax.sharding.layout import constrain
 
@@ -45,8 +45,7 @@ class Encoding:
 
 
 class Mlp(nn.Module):
-    """Two linear layers with an activation in between, or a gated one (swiglu). [B, N, D] -> [B, N,
-    D]."""
+    """Two linear layers with an activation in between, or a gated one. [B, N, D] -> [B, N, D]."""
 
     options: LayerOptions
     train: bool = False
@@ -54,18 +53,18 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         options, initial = self.options, self.options.initializers()
-        dense = options.precision.dense
+        dense = functools.partial(options.precision.dense, use_bias=options.bias)
         project = functools.partial(
             dense, options.mlp_dim, ("embed", "mlp"), kernel_init=initial["mlp"]
         )
-        gated = options.activation == "swiglu"
+        gated = options.activation in GATES
         hidden = [project(name=name)(x) for name in (("in", "gate") if gated else ("in",))]
         hidden = [
             checkpoint_name(constrain(part, ("batch", None, "activation_mlp")), "hidden")
             for part in hidden
         ]
         hidden = (
-            hidden[0] * jax.nn.silu(hidden[1])
+            hidden[0] * GATES[options.activation](hidden[1])
             if gated
             else ACTIVATIONS[options.activation](hidden[0])
         )

@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vlp_jax.models.options import ACTIVATIONS, LayerOptions, with_logical_axes
+from vlp_jax.models.options import ACTIVATIONS, GATES, LayerOptions, with_logical_axes
 
 
 class WordHead(nn.Module):
@@ -27,7 +27,7 @@ class WordHead(nn.Module):
     def __call__(self, tokens: jax.Array, table: jax.Array | None = None) -> jax.Array:
         options, precision = self.options, self.options.precision
         init = with_logical_axes(nn.initializers.normal(0.02), ("vocab", "embed"))
-        activation = ACTIVATIONS["gelu" if options.activation == "swiglu" else options.activation]
+        activation = ACTIVATIONS["gelu" if options.activation in GATES else options.activation]
         x = precision.dense(
             options.width,
             ("embed", "mlp"),

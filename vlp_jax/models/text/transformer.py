@@ -2,7 +2,8 @@
 GPT-2."""
 
 import dataclasses
-from typing import Literal, Self
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Self
 
 import flax.linen as nn
 import jax
@@ -21,6 +22,8 @@ from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.sharding.layout import constrain
 
+if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
 SINUSOIDS = {"sinusoidal": sinusoidal, "sinusoidal_halves": sinusoidal_halves}
 CLASS_BEHIND = ("cls_end", "cls_last")  # poolings by a learned token behind the text
 
@@ -37,10 +40,14 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     pooling: Literal["end", "last", "first", "cls", "cls_end", "cls_last", "mean", "map"] = "end"
     # sinusoidal_halves: all sines before all cosines; relative: T5's, without an attention kernel
     position: Literal["learned", "sinusoidal", "sinusoidal_halves", "relative"] = "learned"
+    # number of learned positions before that of the first token; RoBERTa has two
+    position_offset: int = between(0, 0)
     token_types: int = between(0, 0)  # number of segment embeddings; BERT has two
     embedding_norm: bool = False  # BERT's LayerNorm before the first layer
     final_norm: bool = True  # False: none after the last layer, as with norm="post"
     pooler: bool = False  # a linear layer and tanh on the pooled vector
+    pooler_activation: Literal["tanh", "none"] = "tanh"
+    pooler_width: int | None = between(None, 1)  # of its output; None: that of the layers
     word_std: float = between(0.02, 0.0)  # std of the initial token embeddings
     # std of the initial embeddings of positions and token types
     position_std: float = between(0.01, 0.0)
@@ -67,6 +74,15 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
                 f"{self.size.width}"
             )
 
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`position_offset` without a table of positions, and the keys of an absent pooler."""
+        unused = {}
+        if self.position != "learned":
+            unused["position_offset"] = f"with position={self.position!r}"
+        if not self.pooler:
+            unused |= dict.fromkeys(("pooler_activation", "pooler_width"), "with pooler=False")
+        return {**super().ignored(experiment), **unused}
+
     def transformer_layers(self, precision: Precision) -> LayerOptions:
         """The options of the layers, causal as the tower is."""
         return self.layer_options(precision, causal=self.causal)
@@ -85,6 +101,11 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
     def token_width(self) -> int:
         """The width of the layers."""
         return self.size.width
+
+    @property
+    def pooled_width(self) -> int:
+        """The width of the layers, or of the pooler."""
+        return (self.pooler_width if self.pooler else None) or self.size.width
 
     @property
     def is_causal(self) -> bool:
@@ -110,7 +131,7 @@ class TextTransformerConfig(StackConfig, TextTowerConfig):
         flops += (
             pooling_flops(size, count, activation=self.activation) if self.pooling == "map" else 0
         )
-        return flops + (2 * size.width**2 if self.pooler else 0)
+        return flops + (2 * size.width * self.pooled_width if self.pooler else 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +192,8 @@ class TextTransformer(nn.Module):
         tokens, `map` attention pooling. An empty row pools its first position, or zeros for `mean`.
         With `cls_end` and `cls_last`, the returned tokens are those of the text, before the final
         norm: a decoder's layers continue from them.
-      pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019).
+      pooler: a linear layer and tanh on the pooled vector, as in BERT (Devlin et al. 2019), or a
+        linear layer alone by `pooler_activation`, as in AltCLIP (Chen et al. 2022).
       position: `learned`, `sinusoidal` and `sinusoidal_halves` positions are added to token
         embeddings, for the latter two multiplied by sqrt(D) (Vaswani et al. 2017, sections 3.4 and
         3.5); `relative` adds a bias to the attention logits of all layers (see
@@ -233,12 +255,13 @@ class TextTransformer(nn.Module):
         pooled = x[:, 0] if alone else self.pool(x, mask, position)
         if config.pooler:
             dense = options.precision.dense(
-                options.width,
+                config.pooled_width,
                 ("embed", "mlp"),
                 kernel_init=options.initializers()["residual"],
                 name="pooler",
             )
-            pooled = jnp.tanh(dense(pooled))
+            pooled = dense(pooled)
+            pooled = jnp.tanh(pooled) if config.pooler_activation == "tanh" else pooled
         if config.pooling in CLASS_BEHIND:
             unnormalised, mask = unnormalised[:, :-1], mask[:, 1:]
             x = unnormalised if text_mode == ALONE else x[:, :-1]
@@ -292,11 +315,11 @@ class TextTransformer(nn.Module):
             return x
         table = self.learned(
             "position",
-            (1, self.config.length, width),
+            (1, self.config.position_offset + self.config.length, width),
             self.config.position_std,
             axes=(None, "text_positions"),
         )
-        return x + places_of(table, x.shape[1], cache)
+        return x + places_of(table[:, self.config.position_offset :], x.shape[1], cache)
 
     def bias(self, count: int, cache: Cache | None) -> jax.Array | None:
         """The bias of the self-attention logits, [H, N, M]; None without relative positions."""

@@ -43,10 +43,11 @@ class ImageTowerConfig(Tower):
 
     kinds: ClassVar[Kinds] = Kinds(
         {
-            "vit": "vlp_jax.models.vision.vit:ViTConfig",
+            "vit": "vlp_jax.models.vision.vit_config:ViTConfig",
             "resnet": "vlp_jax.models.vision.resnet:ResNetConfig",
             "vgg": "vlp_jax.models.vision.vgg:VggConfig",
             "inception_v3": "vlp_jax.models.vision.inception:InceptionConfig",
+            "convnext": "vlp_jax.models.vision.convnext:ConvNextConfig",
         },
         default="vit",
     )

@@ -89,7 +89,8 @@ class VitMae(Vit):
         Raises:
           ConfigError: another kind of positions, or other values of the decoder.
         """
-        position, objective = config.model.image.position, objective_of(config)
+        objective, found = objective_of(config), super(Vit, self).their_config(config)
+        position = config.model.image.position
         if position not in ("learned", "sincos2d"):
             raise ConfigError(f"model.image.position: {position!r} cannot be exported as an MAE")
         if objective.decoder_norm_epsilon != config.model.image.norm_epsilon:
@@ -97,7 +98,6 @@ class VitMae(Vit):
                 f"{OBJECTIVE}.decoder_norm_epsilon: {objective.decoder_norm_epsilon} cannot be "
                 f"exported, the tower's is {config.model.image.norm_epsilon}"
             )
-        found = super(Vit, self).their_config(config)
         return {**found, "decoder_intermediate_size": objective.mlp_dim}
 
     def constants(self, config: Any) -> dict[str, np.ndarray]:

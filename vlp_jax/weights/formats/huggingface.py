@@ -61,11 +61,15 @@ class HuggingFace(Format):
         path = os.path.join(folder, "config.json")
         config = read_json(path)
         kind = str(config.get("model_type"))
-        if kind not in HUGGINGFACE:
+        if not any(name.split("/")[0] == kind for name in HUGGINGFACE):
             raise CheckpointError(f"{path}: {unknown_architecture(kind, config)}")
-        family = HUGGINGFACE[kind]()
+        theirs = with_defaults(kind, config, path)
+        name = family_name(kind, theirs)
+        if name not in HUGGINGFACE:
+            raise CheckpointError(f"{path}: {unknown_architecture(name, config)}")
+        family = HUGGINGFACE[name]()
         tensors = safetensors_in(folder, "model")
-        return cls(path, family, with_defaults(kind, config, path), tensors, folder)
+        return cls(path, family, theirs, tensors, folder)
 
     @classmethod
     def write(cls, folder: str, exported: "Exported") -> None:
@@ -73,6 +77,7 @@ class HuggingFace(Format):
         family, tokenizer = exported.family, exported.preprocessor.tokenizer
         check_end(family, tokenizer)
         theirs = exported.theirs
+        family.check_tokenizer(exported.theirs, tokenizer)
         write_json(
             folder,
             "config.json",
@@ -121,7 +126,40 @@ class HuggingFace(Format):
             return self.family.text_settings({})
         path = os.path.join(self.folder, "tokenizer_config.json")
         tokens = read_json(path) if os.path.exists(path) else {}
-        return {"data.text.tokenizer": self.folder, **self.family.text_settings(tokens)}
+        known = {"added_tokens_decoder": token_table(self.folder, held), **tokens}
+        return {"data.text.tokenizer": self.folder, **self.family.text_settings(known)}
+
+
+def token_table(folder: str, held: Sequence[str]) -> dict[str, Any]:
+    """{id: {"content": token}} of the special tokens of a folder's tokenizer, or of all its tokens;
+    {} for a file of another kind.
+
+    Args:
+      folder: the folder.
+      held: the files of the tokenizer that it has.
+
+    Raises:
+      CheckpointError: a file cannot be read.
+    """
+    path = os.path.join(folder, held[0])
+    if held[0] == "tokenizer.json":
+        added = read_json(path).get("added_tokens") or ()
+        return {str(each["id"]): each for each in added}
+    if held[0] == "vocab.json":
+        return {str(number): {"content": word} for word, number in read_json(path).items()}
+    if held[0] == "vocab.txt":
+        with open(path, encoding="utf-8") as lines:
+            return {str(number): {"content": line.rstrip()} for number, line in enumerate(lines)}
+    return {}
+
+
+def family_name(kind: str, config: Mapping[str, Any]) -> str:
+    """The name in HUGGINGFACE of a config's `model_type`, with its class or the kinds of its parts
+    where these have names of their own."""
+    parts = (config.get(part) for part in ("vision_config", "encoder", "text_config", "decoder"))
+    kinds = "+".join(str(part.get("model_type")) for part in parts if isinstance(part, Mapping))
+    names = [f"{kind}/{name}" for name in (*(config.get("architectures") or ()), kinds)]
+    return next((name for name in names if name in HUGGINGFACE), kind)
 
 
 def check_end(family: Family, tokenizer: Tokenizer) -> None:
@@ -147,8 +185,9 @@ def with_token_ids(theirs: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str,
         "eos_token_id": end[0] if end else None,
         "pad_token_id": padding,
     }
-    if "text_config" in theirs:
-        return {**theirs, "text_config": {**theirs["text_config"], **ids}}
+    for part in ("text_config", "decoder"):
+        if part in theirs:
+            return {**theirs, part: {**theirs[part], **ids}}
     return {**theirs, **ids} if "vocab_size" in theirs else dict(theirs)
 
 
