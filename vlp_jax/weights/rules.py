@@ -267,31 +267,6 @@ def gated(theirs: str, gate: str, ours: str) -> Rules:
     return halves("kernel"), halves("bias")
 
 
-def fused_linear(theirs: str, ours: Sequence[str]) -> Rules:
-    """A linear layer that makes several of ours, in this order: weight [n H K, D] to kernels [D, H,
-    K], bias [n H K] to biases [H, K]."""
-
-    def split(arrays: Arrays, shapes: Sequence[Shape]) -> Arrays:
-        parts = np.split(arrays[0], len(ours))
-        return [part.T.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
-
-    weight = Rule(
-        (f"{theirs}.weight",),
-        tuple(f"{name}/kernel" for name in ours),
-        split,
-        lambda arrays: (np.concatenate([array.reshape(len(array), -1).T for array in arrays]),),
-        "split and transposed",
-    )
-    bias = Rule(
-        (f"{theirs}.bias",),
-        tuple(f"{name}/bias" for name in ours),
-        split,
-        lambda arrays: (np.concatenate([array.reshape(-1) for array in arrays]),),
-        "split",
-    )
-    return weight, bias
-
-
 def patches(theirs: str, ours: str) -> Rules:
     """A convolution whose stride is its size: weight [D, C, P, P] to kernel [P P C, D]."""
     return (
