@@ -1,7 +1,7 @@
 """The Vision Transformer (Dosovitskiy et al. 2021) with the options of its successors."""
 
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -24,9 +24,6 @@ from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.vit_config import ViTConfig as ViTConfig
 from vlp_jax.sharding.layout import constrain
-
-if TYPE_CHECKING:
-    pass
 
 
 class ViT(nn.Module):
@@ -206,7 +203,8 @@ class ViT(nn.Module):
         """The Encoding of the transformer's output [B, N, D], with its pooled vector."""
         options = self.options
         if self.config.pooling == "queries":
-            return self.queried(x)
+            made = self.config.query_pooling(options)(x)
+            return Encoding(made[:, 1:], None, made[:, 0])
         norm, unnormalised = options.normalisation("norm"), x
         if self.config.norm_before_pooling:
             x = norm(x)
@@ -223,18 +221,6 @@ class ViT(nn.Module):
         if self.config.pooler:
             pooled = jnp.tanh(options.linear(pooled, "pooler"))
         return Encoding(x, None, pooled, unnormalised=unnormalised)
-
-    def queried(self, x: jax.Array) -> Encoding:
-        """The Encoding of pooling="queries", with norms before and after attention."""
-        config = self.config
-        options = dataclasses.replace(
-            self.options, width=config.token_width, heads=config.query_heads or self.options.heads
-        )
-        pooler = AttentionPooling(
-            options, config.queries, mlp=False, input_norms=True, name="pooling_head"
-        )
-        made = pooler(x)
-        return Encoding(made[:, 1:], None, made[:, 0])
 
 
 def kept_tokens(key: jax.Array, batch: int, count: int, rate: float) -> jax.Array:

@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from vlp_jax.config.fields import between
@@ -13,16 +12,14 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.layers.flops import cross_flops, pooling_flops
 from vlp_jax.models.options import Precision
 from vlp_jax.models.shapes import Grid
-from vlp_jax.models.stack import StackConfig
-from vlp_jax.models.vision.tower import ImageTowerConfig
+from vlp_jax.models.vision.query_pooling import QueryPoolingConfig
 
 if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision.vit import ViT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTConfig(StackConfig, ImageTowerConfig):
+class ViTConfig(QueryPoolingConfig):
     """A Vision Transformer."""
 
     # a size of `models/presets.py`, optionally with a patch size after a slash
@@ -44,9 +41,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     pooling: Literal["cls", "mean", "map", "queries", "none"] = "cls"
     # None: one where it pools, else none; of several, as in DeiT, the first one pools
     class_tokens: int | None = between(None, 0)
-    queries: int = between(0, 0)  # of pooling="queries", at least two
-    query_width: int | None = between(None, 1)  # of queries, and tokens; None: that of the layers
-    query_heads: int | None = between(None, 1)  # None: those of the layers
     pooler: bool = False  # a linear layer and tanh on the pooled vector
     # pixels right of and below the last whole patch are not seen; False: there must be none
     cut_remainder: bool = False
@@ -54,7 +48,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
     norm_before_pooling: bool = True
-    pooler: bool = False  # a linear layer and tanh on the pooled vector, as in BERT
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
@@ -82,6 +75,8 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             raise ConfigError(f"{self.section}.class_tokens: pooling='cls' needs one or more")
         if self.pooling == "queries":
             self.check_queries()
+            if self.pooler:
+                raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
         if self.stem == "convolution":
             self.check_stem()
         of_head = "width of a head", self.size.width // self.size.heads
@@ -95,24 +90,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
             raise ConfigError(
                 f"{self.section}.position: {self.position!r} needs a {what} that "
                 f"divides by 4, got {size}"
-            )
-
-    def check_queries(self) -> None:
-        """Checks that there are queries for the pooled vector and for tokens, and their width.
-
-        Raises: ConfigError where there are not, or it does not divide into the heads.
-        """
-        width, heads = self.token_width, self.query_heads or self.size.heads
-        if self.pooler:
-            raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
-        if self.queries < 2:
-            raise ConfigError(
-                f"{self.section}.queries: pooling='queries' needs one for the pooled vector and "
-                f"others for tokens, got {self.queries}"
-            )
-        if width % heads:
-            raise ConfigError(
-                f"{self.section}.query_width: {width} does not divide into {heads} heads"
             )
 
     def check_stem(self) -> None:
@@ -154,12 +131,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         return self.image_size // self.patch
 
     @property
-    def token_width(self) -> int:
-        """The width of the layers, or of the queries that make the tokens."""
-        of_queries = self.query_width if self.pooling == "queries" else None
-        return of_queries or self.size.width
-
-    @property
     def front(self) -> int:
         """The number of class tokens."""
         return int(self.pooling == "cls") if self.class_tokens is None else self.class_tokens
@@ -180,12 +151,6 @@ class ViTConfig(StackConfig, ImageTowerConfig):
         if self.pooling == "queries":
             return Grid(0, self.queries - 1)
         return super().grid
-
-    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
-        """The keys of queries with another pooling."""
-        names = ("queries", "query_width", "query_heads") if self.pooling != "queries" else ()
-        unused = dict.fromkeys(names, f"with pooling={self.pooling!r}: it is for 'queries'")
-        return {**super().ignored(experiment), **unused}
 
     @property
     def pools(self) -> bool:
