@@ -261,6 +261,7 @@ def embedded(model, params, preprocess):
     ]
 
 
+@pytest.mark.full
 def test_a_fresh_model_is_that_of_a_run_before_its_first_update(tiny_config, tmp_path):
     """Of a run on eight devices, with a learning rate so small that no float32 changes but those
     that are 0."""

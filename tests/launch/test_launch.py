@@ -526,7 +526,7 @@ def test_a_mistaken_call_of_local_multiprocess_is_status_2_and_one_line(run, fla
 
 def test_local_multiprocess_passes_every_flag_of_the_program_on(run):
     program = re.findall(
-        r'add_argument\("(--[a-z-]+)"(.*store_true)?', (ROOT / "vlp_jax/main.py").read_text()
+        r'add_argument\(\s*"(--[a-z-]+)"([^)]*store_true)?', (ROOT / "vlp_jax/main.py").read_text()
     )
     assert len(program) >= 3
     flags = [name if switch else f"{name}=x" for name, switch in program] + ["--config.seed", "-1"]
