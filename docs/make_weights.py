@@ -1,6 +1,7 @@
 """The table of public weights in docs/weights_compared.md, from the errors that the tests write.
 
-WEIGHT_ERRORS=/tmp/errors.jsonl OPEN_CLIP_PYTHON=/tmp/open_clip/bin/python python -m pytest -m parity
+export WEIGHT_ERRORS=/tmp/errors.jsonl OPEN_CLIP_PYTHON=/tmp/open_clip/bin/python
+python -m pytest -m parity
 python docs/make_weights.py /tmp/errors.jsonl
 """
 
@@ -18,7 +19,8 @@ from weight_reference import family  # noqa: E402
 
 HEAD = """# Public weights compared
 
-Written by `python docs/make_weights.py` from the errors of `python -m pytest -m parity`; do not edit.
+Written by `python docs/make_weights.py` from the errors of `python -m pytest -m parity`; do not
+edit.
 
 Random models of each library, in several seeds and sizes, are read here. The error is max|a - b| /
 max|b| of all outputs, in float32: embeddings, tokens, logits and the losses that the class has. A
