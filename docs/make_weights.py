@@ -46,7 +46,7 @@ def row_of(name: str, found: list[dict]) -> str:
     forward = [e for row in found for key, e in row["errors"].items() if "loss" not in key]
     losses = [e for row in found for key, e in row["errors"].items() if "loss" in key]
     reference = family(name)
-    title = (reference.__doc__ or name).split("\n\n")[0].replace("\n", " ").split("; ")[0]
+    title = (reference.__doc__ or name).replace("\n", " ").split(". ")[0].split("; ")[0]
     title = title.rstrip(".").replace("|", "\\|")
     written = "yes" if found[0]["exports"] else ""
     cells = [

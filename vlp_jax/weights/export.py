@@ -256,11 +256,9 @@ def without_place(
     """A line about the variables of a model for which an architecture has no place, if any."""
     constants = {path: array.shape for path, array in family.constants(config).items()}
     _, _, left = matching(family.written_rules(theirs), {**shapes, **constants})
-    lost = [
-        path
-        for path in left
-        if path.removeprefix("batch_stats/").startswith("model/") and not of_absent(path, family)
-    ]
+    kept = [path for path in left if not of_absent(path, family)]
+    named = (path.removeprefix("batch_stats/") for path in kept)
+    lost = [path for path in named if path.startswith("model/") and path.startswith(family.parts)]
     more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
     return [f"it has no place for {', '.join(lost[:SHOWN])}{more}"] if lost else []
 
