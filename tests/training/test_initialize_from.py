@@ -272,7 +272,7 @@ def test_all_hosts_begin_with_the_step_that_host_0_finds_newest(
         build_run(load_config(f"{ROOT}/configs/clip_emoji.py:smoke", overrides)),
         str(tmp_path / "run"),
     )
-    assert origin.step == 2 and origin.parameters
+    assert origin.source.step == 2 and origin.parameters
 
 
 @pytest.mark.full

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import functools
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,7 @@ STATISTICS = "batch_stats"
 SHOWN = 5  # most names that a message gives
 
 
-def is_public(place: str) -> bool:
+def is_public(place: str | os.PathLike) -> bool:
     """Whether a place is FORMAT:DIR rather than a workdir."""
     return format_named(place) is not None
 

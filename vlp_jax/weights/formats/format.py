@@ -1,6 +1,7 @@
 """What formats have in common, and their table."""
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -69,7 +70,7 @@ class Format:
         return self.family.config(self.theirs, shapes, self.place)
 
 
-def format_named(place: str) -> type[Format] | None:
+def format_named(place: str | os.PathLike) -> type[Format] | None:
     """The format of FORMAT:DIR; None where there is no such format."""
-    name, colon, _ = place.partition(":")
+    name, colon, _ = os.fspath(place).partition(":")
     return Format.kinds[name] if colon and name in Format.kinds else None
