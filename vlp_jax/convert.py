@@ -90,7 +90,8 @@ def convert_in(origin: str, folder: str, tokenizer: str | None) -> None:
     Raises:
       UserError: it cannot be read or written.
     """
-    from vlp_jax.weights.checkpoint import check_absent, write_checkpoint
+    from vlp_jax.weights.checkpoint import write_checkpoint
+    from vlp_jax.weights.files import check_absent
     from vlp_jax.weights.public import read_public
 
     check_absent(folder)

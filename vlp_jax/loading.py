@@ -23,25 +23,13 @@ from vlp_jax.training.checkpoints.format import (
     finished_steps,
     read_metadata,
 )
-from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
+from vlp_jax.training.checkpoints.workdir import TRAINING_ONLY, changed_keys
 from vlp_jax.training.cost.memory import check_parameters_fit
 from vlp_jax.training.restore import find_step, restore_config, restore_variables
 from vlp_jax.training.state import abstract_parameters, fresh_variables
 from vlp_jax.weights.family import resolved
 from vlp_jax.weights.public import PublicModel, is_public, read_public
 
-# Keys of the section `model` that change no output of a trained model.
-TRAINING_ONLY = (
-    *SPEED_ONLY,
-    "model.*.scan",
-    "model.*dropout",
-    "model.*.stochastic_depth",
-    "model.*.token_drop",
-    "model.*.initialization",
-    "model.*_std",
-    "model.text.word_vectors",
-    "model.text.word_overlap",
-)
 SHOWN = 4  # most differing keys that a message names
 
 

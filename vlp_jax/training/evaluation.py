@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets, ranked_answers
@@ -14,9 +13,6 @@ from vlp_jax.models.options import present
 from vlp_jax.objectives.base import ObjectiveConfig
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.sharding.layout import Layout, layout_in_use
-
-if TYPE_CHECKING:
-    pass
 
 
 def build_predictor(

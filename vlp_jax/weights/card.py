@@ -1,9 +1,11 @@
 """Model cards of exported models."""
 
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from vlp_jax import __version__
+from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.training.hooks.metric_writers import read_rows
 
 if TYPE_CHECKING:
@@ -73,3 +75,36 @@ def metrics(workdir: str, step: int) -> dict[str, float]:
                 and isinstance(value, float)
             }
     return found
+
+
+def image_note(preprocessor: Preprocessor, theirs: str) -> str:
+    """A section of the model card about transparent images, where others prepare them in another
+    way.
+
+    Args:
+      preprocessor: ours.
+      theirs: "drop" for a processor that drops the alpha channel, "composite" for one that
+        composites over white.
+    """
+    spec = preprocessor.images
+    white = spec.transparency == "drop" or spec.background == (255, 255, 255)
+    if spec.transparency == theirs and white:
+        return ""
+    over = "" if spec.transparency == "drop" else f" over {spec.background}"
+    does = "drops the alpha channel" if theirs == "drop" else "composites them over white"
+    return (
+        "\n## Images\n\nIn training, images with transparency were prepared by "
+        f"`transparency={spec.transparency}`{over} (vlp_jax/data/images/preprocessing.py); the "
+        f"processor in this folder {does}.\n"
+    )
+
+
+def text_note(left: Sequence[str]) -> str:
+    """A section of the model card about changes of a text that the tokenizer does not make."""
+    if not left:
+        return ""
+    return (
+        "\n## Text\n\nIn training, captions were changed before tokenization by "
+        f"{', '.join(f'`{name}`' for name in left)} "
+        "(vlp_jax/data/text/canonicalize.py); the tokenizer in this folder does not do that.\n"
+    )

@@ -1,7 +1,5 @@
 """Our own checkpoints with weights alone, written from a converted model."""
 
-import os
-import shutil
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -9,10 +7,10 @@ import orbax.checkpoint as ocp
 
 from vlp_jax.config import to_tree
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.errors import ConfigError, user_error_of
 from vlp_jax.training.checkpoints.checksums import with_checksum
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat
 from vlp_jax.training.state import leaf_fingerprints
+from vlp_jax.weights.files import check_absent, complete_folder
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -42,7 +40,6 @@ def write_checkpoint(
       ConfigError: the folder exists, or cannot be written.
     """
     check_absent(folder)
-    place = f"{os.path.abspath(folder)}.unfinished"
     collections = {name: tree for name, tree in variables.items() if name != "params"}
     items = {"params": variables["params"]}
     if collections:
@@ -61,25 +58,8 @@ def write_checkpoint(
             "fingerprints": {name: leaf_fingerprints(item) for name, item in items.items()},
         }
     )
-    try:
-        shutil.rmtree(place, ignore_errors=True)
-        write_items(checkpoint_folder(place), items, metadata)
-        if os.path.isdir(folder):
-            os.rmdir(folder)
-        os.rename(place, folder)
-    except BaseException as error:
-        shutil.rmtree(place, ignore_errors=True)
-        raise user_error_of(error) or error from None
-
-
-def check_absent(folder: str) -> None:
-    """Checks that nothing would be overwritten.
-
-    Raises:
-      ConfigError: the folder holds something.
-    """
-    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
-        raise ConfigError(f"--to: {folder} exists; choose another folder")
+    with complete_folder(folder) as unfinished:
+        write_items(checkpoint_folder(unfinished), items, metadata)
 
 
 def write_items(folder: str, items: dict[str, Any], metadata: dict[str, Any]) -> None:

@@ -1,25 +1,23 @@
 """Our models written as public checkpoints."""
 
-import contextlib
 import dataclasses
 import os
 import re
-import shutil
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
+from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.models.stack import StackConfig
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.checkpoints.format import describe, flat
-from vlp_jax.training.checkpoints.workdir import SPEED_ONLY, changed_keys
+from vlp_jax.training.checkpoints.workdir import TRAINING_ONLY, changed_keys
 from vlp_jax.training.resize_parameters import LAYER, number_of
 from vlp_jax.training.state import abstract_parameters
-from vlp_jax.weights.checkpoint import check_absent
 from vlp_jax.weights.family import Family, resolved
+from vlp_jax.weights.files import check_absent, complete_folder
 from vlp_jax.weights.formats.format import Format, format_named
 from vlp_jax.weights.matching import matching
 from vlp_jax.weights.public import as_experiment
@@ -28,19 +26,6 @@ from vlp_jax.weights.rules import Rules, Shape
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
-# Keys of `model` that change no output of a trained model, or are the preset behind other keys.
-OF_TRAINING = (
-    *SPEED_ONLY,
-    "model.*.scan",
-    "model.*dropout",
-    "model.*.stochastic_depth",
-    "model.*.token_drop",
-    "model.*.initialization",
-    "model.*_std",
-    "model.text.word_vectors",
-    "model.text.word_overlap",
-    "model.*.preset",
-)
 SHOWN = 4  # most differing keys that a message names
 
 
@@ -275,25 +260,4 @@ def differences(family: Family, theirs: Mapping[str, Any], config: "Experiment")
         }
         for each in (back, config)
     )
-    return changed_keys(there, here, (*OF_TRAINING, *family.free))
-
-
-@contextlib.contextmanager
-def complete_folder(folder: str) -> Generator[str, None, None]:
-    """A context in which a folder is written under another name; it gets its own name at the end,
-    and is removed after an error.
-
-    Raises:
-      UserError: it cannot be written.
-    """
-    unfinished = f"{os.path.abspath(folder)}.unfinished"
-    try:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        os.makedirs(unfinished)
-        yield unfinished
-        if os.path.isdir(folder):
-            os.rmdir(folder)
-        os.rename(unfinished, folder)
-    except BaseException as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise user_error_of(error) or error from None
+    return changed_keys(there, here, (*TRAINING_ONLY, "model.*.preset", *family.free))

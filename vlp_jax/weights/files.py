@@ -1,8 +1,10 @@
 """Files of public checkpoints, as they are written."""
 
+import contextlib
 import json
 import os
-from collections.abc import Iterable
+import shutil
+from collections.abc import Generator, Iterable
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from tokenizers import normalizers, processors
 
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.tokenizer_models import sentencepiece_proto
+from vlp_jax.errors import ConfigError, user_error_of
 from vlp_jax.weights.tensors import INDEX
 
 SHARD_BYTES = 2_000_000_000  # of a file; so much is in memory at once
@@ -158,3 +161,34 @@ def tokenizers_json(tokenizer: Tokenizer) -> Definition:
     definition.no_padding()
     definition.no_truncation()
     return definition
+
+
+def check_absent(folder: str) -> None:
+    """Checks that nothing would be overwritten.
+
+    Raises:
+      ConfigError: the folder holds something.
+    """
+    if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
+        raise ConfigError(f"--to: {folder} exists; choose another folder")
+
+
+@contextlib.contextmanager
+def complete_folder(folder: str) -> Generator[str, None, None]:
+    """A context in which a folder is written under another name; it gets its own name at the end,
+    and is removed after an error.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    unfinished = f"{os.path.abspath(folder)}.unfinished"
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        os.makedirs(unfinished)
+        yield unfinished
+        if os.path.isdir(folder):
+            os.rmdir(folder)
+        os.rename(unfinished, folder)
+    except BaseException as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise user_error_of(error) or error from None

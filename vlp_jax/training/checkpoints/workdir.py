@@ -31,6 +31,18 @@ SPEED_ONLY = (
     "objectives.*.implementation",
     "objectives.*.chunk_size",
 )
+# Keys of the section `model` that change no output of a trained model.
+TRAINING_ONLY = (
+    *SPEED_ONLY,
+    "model.*.scan",
+    "model.*dropout",
+    "model.*.stochastic_depth",
+    "model.*.token_drop",
+    "model.*.initialization",
+    "model.*_std",
+    "model.text.word_vectors",
+    "model.text.word_overlap",
+)
 FOLDERS, FILES = (
     ("checkpoints", "tensorboard"),
     ("config.json", "metrics.jsonl", "lock", "newest_checkpoint"),

@@ -9,7 +9,7 @@ from typing import Any
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.weights.families import bert
-from vlp_jax.weights.families.huggingface_vit_layers import vit
+from vlp_jax.weights.families.clip import image
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.rules import (
     Shape,
@@ -66,7 +66,7 @@ TEXT_FIXED = {
 }
 IN_TEXT_TOWER = {"model.fusion.kind": "in_text_tower", "model.fusion.start_token": False}
 KEYS = (
-    *vit("vision_config."),
+    *image("vision_config."),
     *(key for key in bert.text("text_config.") if key.ours != "model.text.token_types"),
     Key("text_config.max_position_embeddings", "model.text.length"),
 )

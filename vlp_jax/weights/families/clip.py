@@ -1,7 +1,10 @@
 """CLIP in Hugging Face folders (transformers' CLIPModel; Radford et al. 2021)."""
 
+from collections.abc import Mapping
 from typing import Any
 
+from vlp_jax.data.text.tokenizer import Tokenizer
+from vlp_jax.errors import ConfigError
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.rules import (
     attention,
@@ -126,6 +129,19 @@ class Clip(Family):
         "eos_token": "<|endoftext|>",
         "pad_token": "<|endoftext|>",
     }
+
+    def check_tokenizer(self, theirs: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+        """Checks that transformers finds the end of a text.
+
+        Raises:
+          ConfigError: it would look for the largest id, and the end token is another one.
+        """
+        if tokenizer.special_ids[1] == [2] and tokenizer.vocab_size > 3:
+            raise ConfigError(
+                f"data.text.end_token: {tokenizer.spec.end_token!r} has the id 2, by which "
+                "transformers' CLIPModel pools each text at its largest id instead (a rule for old "
+                "checkpoints); export to openclip:DIR"
+            )
 
     def their_config(self, config: Any) -> dict[str, Any]:
         """Their config, with the width of the shared space where the towers alone have it too."""

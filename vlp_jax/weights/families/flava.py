@@ -9,12 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlp_jax.weights.families import bert
-from vlp_jax.weights.families.huggingface_vit_layers import (
-    VIT_EMBEDDINGS,
-    VIT_LAYERS,
-    vit,
-    vit_layers,
-)
+from vlp_jax.weights.families.clip import image, layers
+from vlp_jax.weights.families.huggingface_vit_layers import VIT_EMBEDDINGS, VIT_LAYERS
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.rules import Rules, Shape, leading, linear, norm, same, within
 from vlp_jax.weights.settings import Given, Key, Settings
@@ -56,9 +52,9 @@ MODEL = (
     same("logit_scale", "objectives_contrastive/log_scale"),
 )
 KEYS = (
-    *vit("image_config."),
-    *vit_layers("text_config.", "model.text"),
-    *vit_layers("multimodal_config.", "model.fusion"),
+    *image("image_config."),
+    *layers("text_config.", "model.text"),
+    *layers("multimodal_config.", "model.fusion"),
     Key("text_config.vocab_size", "model.text.vocab_size"),
     Key("text_config.max_position_embeddings", "model.text.length"),
     Key("text_config.type_vocab_size", "model.text.token_types"),

@@ -9,7 +9,6 @@ from vlp_jax.weights.rules import (
     same,
     within,
 )
-from vlp_jax.weights.settings import ACTIVATIONS, Key
 
 VIT_LAYERS = within(
     "encoder.layer.{}.",
@@ -33,24 +32,3 @@ VIT_EMBEDDINGS = within(
     patches("patch_embeddings.projection", "patch_embedding"),
 )
 VIT = (*VIT_EMBEDDINGS, *VIT_LAYERS, *norm("layernorm", "norm"), *linear("pooler.dense", "pooler"))
-
-
-def vit_layers(theirs: str, ours: str) -> tuple[Key, ...]:
-    """The settings of the layers."""
-    return (
-        Key(f"{theirs}hidden_size", f"{ours}.width"),
-        Key(f"{theirs}num_hidden_layers", f"{ours}.depth"),
-        Key(f"{theirs}num_attention_heads", f"{ours}.heads"),
-        Key(f"{theirs}intermediate_size", f"{ours}.mlp_dim"),
-        Key(f"{theirs}layer_norm_eps", f"{ours}.norm_epsilon"),
-        Key(f"{theirs}hidden_act", f"{ours}.activation", ACTIVATIONS),
-    )
-
-
-def vit(theirs: str) -> tuple[Key, ...]:
-    """The settings of an image tower."""
-    return (
-        *vit_layers(theirs, "model.image"),
-        Key(f"{theirs}image_size", "model.image.image_size"),
-        Key(f"{theirs}patch_size", "model.image.patch_size"),
-    )

@@ -8,7 +8,8 @@ from typing import Any
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.weights.families import gpt2
-from vlp_jax.weights.families.huggingface_vit_layers import VIT_EMBEDDINGS, VIT_LAYERS, vit
+from vlp_jax.weights.families.clip import image
+from vlp_jax.weights.families.huggingface_vit_layers import VIT_EMBEDDINGS, VIT_LAYERS
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.rules import Shape, norm, within
 from vlp_jax.weights.settings import Given, Settings
@@ -22,7 +23,7 @@ class VitGpt2(Family):
     parts = ("model/",)
     free = ("model.image.projection", *gpt2.FREE_OF_TEXT_LAYERS)
     settings = Settings(
-        keys=(*vit("encoder."), *gpt2.decoder("decoder.")),
+        keys=(*image("encoder."), *gpt2.decoder("decoder.")),
         given=(
             *gpt2.given("decoder."),
             Given("encoder.num_channels", 3),

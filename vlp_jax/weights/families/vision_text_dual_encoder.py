@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from vlp_jax.weights.families import bert, clip, roberta
-from vlp_jax.weights.families.huggingface_vit_layers import VIT, vit
+from vlp_jax.weights.families.huggingface_vit_layers import VIT
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.rules import Rules, Shape, linear, same, within
 from vlp_jax.weights.settings import Given, Key, Settings
@@ -83,7 +83,7 @@ class VitBert(ClipBert):
     image_processor = "ViTImageProcessor"
     free = ()
     towers = ("vit", "bert")
-    settings = settings(vit("vision_config."), VIT_FIXED, LENGTH)
+    settings = settings(clip.image("vision_config."), VIT_FIXED, LENGTH)
     rules = (*within("vision_model.", "model/image/", VIT), *HEADS)
 
 
@@ -124,5 +124,5 @@ class VitRoberta(ClipRoberta):
     image_processor = "ViTImageProcessor"
     free = ()
     towers = ("vit", "roberta")
-    settings = settings(vit("vision_config."), VIT_FIXED)
+    settings = settings(clip.image("vision_config."), VIT_FIXED)
     rules = VitBert.rules

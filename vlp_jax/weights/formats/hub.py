@@ -1,8 +1,24 @@
 """Checkpoints on the Hugging Face hub: the cached copy first, then the network."""
 
+import os
+
+from vlp_jax.data.text.tokenizer_hub import is_hub_name
 from vlp_jax.errors import CheckpointError
 
 FILES = ("*.json", "*.safetensors", "*.model", "*.txt", "*.npz")
+
+
+def local_folder(place: str) -> str:
+    """The folder itself, or the local copy of OWNER/NAME on the hub.
+
+    Raises:
+      CheckpointError: it is neither, or as `downloaded`.
+    """
+    if os.path.isdir(place):
+        return place
+    if not is_hub_name(place):
+        raise CheckpointError(f"{place}: is no folder, and not OWNER/NAME on the hub")
+    return downloaded(place)
 
 
 def downloaded(name: str) -> str:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from vlp_jax.config.registry import Kinds
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import Tokenizer
-from vlp_jax.data.text.tokenizer_hub import is_hub_name
 from vlp_jax.errors import CheckpointError, ConfigError
-from vlp_jax.weights.family import HUGGINGFACE, Family
+from vlp_jax.weights.card import image_note, text_note
+from vlp_jax.weights.family import HUGGINGFACE
 from vlp_jax.weights.files import write_json, write_tensors, write_text, write_tokenizer
 from vlp_jax.weights.formats.format import Format
-from vlp_jax.weights.formats.hub import downloaded
+from vlp_jax.weights.formats.hub import local_folder
 from vlp_jax.weights.rules import Shape
 from vlp_jax.weights.tensors import read_json, safetensors_in
 
@@ -53,11 +53,7 @@ class HuggingFace(Format):
 
         Raises: as `Format.open`.
         """
-        folder = place
-        if not os.path.isdir(place):
-            if not is_hub_name(place):
-                raise CheckpointError(f"{place}: is no folder, and not OWNER/NAME on the hub")
-            folder = downloaded(place)
+        folder = local_folder(place)
         path = os.path.join(folder, "config.json")
         config = read_json(path)
         kind = str(config.get("model_type"))
@@ -75,9 +71,8 @@ class HuggingFace(Format):
     def write(cls, folder: str, exported: "Exported") -> None:
         """Writes config, weights, tokenizer, processor and model card."""
         family, tokenizer = exported.family, exported.preprocessor.tokenizer
-        check_end(family, tokenizer)
         theirs = exported.theirs
-        family.check_tokenizer(exported.theirs, tokenizer)
+        family.check_tokenizer(theirs, tokenizer)
         write_json(
             folder,
             "config.json",
@@ -96,7 +91,7 @@ class HuggingFace(Format):
         if family.absent != "image":
             images = image_processor(exported.preprocessor, family.image_processor)
             write_json(folder, "preprocessor_config.json", {**images, **processor})
-            notes = image_note(exported.preprocessor)
+            notes = image_note(exported.preprocessor, "composite")
         write_text(folder, "README.md", exported.card + notes + text_note(left))
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:
@@ -162,21 +157,6 @@ def family_name(kind: str, config: Mapping[str, Any]) -> str:
     return next((name for name in names if name in HUGGINGFACE), kind)
 
 
-def check_end(family: Family, tokenizer: Tokenizer) -> None:
-    """Checks that transformers finds the end of a text.
-
-    Raises:
-      ConfigError: it would look for the largest id, and the end token is another one.
-    """
-    ends = tokenizer.special_ids[1]
-    if family.model_type == "clip" and ends == [2] and tokenizer.vocab_size > 3:
-        raise ConfigError(
-            f"data.text.end_token: {tokenizer.spec.end_token!r} has the id 2, by which "
-            "transformers' CLIPModel pools each text at its largest id instead (a rule for old "
-            "checkpoints); export to openclip:DIR"
-        )
-
-
 def with_token_ids(theirs: Mapping[str, Any], tokenizer: Tokenizer) -> dict[str, Any]:
     """A config whose text has the ids of the tokenizer's special tokens."""
     start, end, padding = tokenizer.special_ids
@@ -224,29 +204,6 @@ def image_processor(preprocessor: Preprocessor, kind: str) -> dict[str, Any]:
         "image_mean": list(spec.mean),
         "image_std": list(spec.std),
     }
-
-
-def image_note(preprocessor: Preprocessor) -> str:
-    """A section of the model card about transparent images, whose alpha channel others drop."""
-    done = preprocessor.images.transparency
-    if done == "drop":
-        return ""
-    return (
-        "\n## Images\n\nIn training, images with transparency were prepared by "
-        f"`transparency={done}` (vlp_jax/data/images/pixel_modes.py); the processor in this folder "
-        "drops the alpha channel.\n"
-    )
-
-
-def text_note(left: Sequence[str]) -> str:
-    """A section of the model card about changes of a text that the tokenizer does not make."""
-    if not left:
-        return ""
-    return (
-        "\n## Text\n\nIn training, captions were changed before tokenization by "
-        f"{', '.join(f'`{name}`' for name in left)} "
-        "(vlp_jax/data/text/canonicalize.py); the tokenizer in this folder does not do that.\n"
-    )
 
 
 def unknown_architecture(kind: str, config: Mapping[str, Any]) -> str:

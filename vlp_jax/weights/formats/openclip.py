@@ -9,13 +9,13 @@ from vlp_jax.config.recipes import CLIP_TEXT
 from vlp_jax.config.registry import Kinds
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.clip_vocabulary import clip_definition
-from vlp_jax.data.text.tokenizer_hub import is_hub_name
 from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.weights.card import image_note, text_note
 from vlp_jax.weights.family import OPENCLIP
 from vlp_jax.weights.files import write_json, write_tensors, write_text, write_tokenizer
 from vlp_jax.weights.formats.format import Format
-from vlp_jax.weights.formats.hub import downloaded
-from vlp_jax.weights.formats.huggingface import TOKENIZERS, image_note, text_note
+from vlp_jax.weights.formats.hub import local_folder
+from vlp_jax.weights.formats.huggingface import TOKENIZERS
 from vlp_jax.weights.rules import Shape
 from vlp_jax.weights.settings import copied
 from vlp_jax.weights.tensors import read_json, safetensors_in
@@ -57,11 +57,7 @@ class OpenClip(Format):
 
         Raises: as `Format.open`.
         """
-        folder = place
-        if not os.path.isdir(place):
-            if not is_hub_name(place):
-                raise CheckpointError(f"{place}: is no folder, and not OWNER/NAME on the hub")
-            folder = downloaded(place)
+        folder = local_folder(place)
         path = os.path.join(folder, CONFIG)
         found = read_json(path)
         theirs = found.get("model_cfg")
@@ -93,7 +89,7 @@ class OpenClip(Format):
             {"model_cfg": theirs, "preprocess_cfg": preprocess_cfg(exported.preprocessor)},
         )
         write_tensors(folder, WEIGHTS, exported.tensors(), shard_bytes=ONE_FILE)
-        notes = image_note(exported.preprocessor) + text_note(left)
+        notes = image_note(exported.preprocessor, "drop") + text_note(left)
         write_text(folder, "README.md", exported.card + notes)
 
     def settings(self, shapes: Mapping[str, Shape]) -> dict[str, Any]:

@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Self
 
-from vlp_jax.data.text.tokenizer_hub import is_hub_name
 from vlp_jax.errors import CheckpointError
 from vlp_jax.weights.family import TIMM
 from vlp_jax.weights.formats.format import Format
-from vlp_jax.weights.formats.hub import downloaded
+from vlp_jax.weights.formats.hub import local_folder
 from vlp_jax.weights.rules import Shape
 from vlp_jax.weights.tensors import read_json, safetensors_in
 
@@ -38,11 +37,7 @@ class Timm(Format):
 
         Raises: as `Format.open`.
         """
-        folder = place
-        if not os.path.isdir(place):
-            if not is_hub_name(place):
-                raise CheckpointError(f"{place}: is no folder, and not OWNER/NAME on the hub")
-            folder = downloaded(place)
+        folder = local_folder(place)
         path = os.path.join(folder, "config.json")
         theirs = read_json(path)
         if not isinstance(theirs.get("architecture"), str):
