@@ -190,6 +190,7 @@ def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.full
 def test_a_config_in_python_trains_and_resumes_as_on_the_command_line(
     tiny_config, by_command, tmp_path
 ):

@@ -55,6 +55,7 @@ def test_the_page_has_one_part_of_each_sort():
     assert "def open_squares" in FILES["my_project/squares.py"]
 
 
+@pytest.mark.full
 def test_three_steps_are_trained_measured_and_written(project):
     lines = (project / "run/losses.txt").read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["1", "2", "3"]
@@ -67,6 +68,7 @@ def test_three_steps_are_trained_measured_and_written(project):
     assert not (project / "run/tensorboard").exists()
 
 
+@pytest.mark.full
 def test_a_checkpoint_is_loaded_where_its_modules_are_named(project):
     code = (
         "import vlp_jax; print(vlp_jax.load('run', components={names})[0].config.model.image.kind)"
@@ -77,6 +79,7 @@ def test_a_checkpoint_is_loaded_where_its_modules_are_named(project):
     assert taken.stdout == "my_project.mixer:MixerConfig\n", taken.stderr
 
 
+@pytest.mark.full
 def test_it_is_evaluated_from_the_command_line(project):
     flags = [
         "--workdir=run",
@@ -95,6 +98,7 @@ def test_it_is_evaluated_from_the_command_line(project):
     assert '"text_to_image_recall@1"' in result.stdout, result.stderr
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -258,7 +258,7 @@ def test_three_ways_through_one_tower_equal_transformers(scan):
     assert max(found.values()) <= BOUND, found
 
 
-@pytest.mark.variants
+@pytest.mark.full
 @pytest.mark.parametrize(
     ("changes", "noticed"),
     [

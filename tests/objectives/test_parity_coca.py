@@ -128,7 +128,7 @@ def test_both_losses_and_the_gradient_of_their_sum_equal_those_of_open_clip():
     assert relative_error(of_logits, GOLDEN["logits_gradient"]) <= 10 * BOUND
 
 
-@pytest.mark.variants
+@pytest.mark.full
 @pytest.mark.parametrize(
     "change", [dict(norm_epsilon=1e-2), dict(activation="quick_gelu"), dict(pooling="end")]
 )

@@ -159,6 +159,7 @@ def test_the_odds_and_the_loss_of_pairs_equal_those_of_transformers():
     np.testing.assert_allclose(loss.value, GOLDEN["matching_loss"], rtol=BOUND)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "change", [dict(norm_epsilon=1e-2), dict(activation="gelu_tanh"), dict(final_norm=False)]
 )

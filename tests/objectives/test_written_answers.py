@@ -145,6 +145,7 @@ def test_a_narrow_beam_finds_a_text_and_as_many_beams_as_beginnings_find_the_lik
     assert improved > 0
 
 
+@pytest.mark.full
 @each_decoder
 def test_neither_what_stands_in_the_padding_of_a_text_nor_other_rows_change_an_answer(decoder):
     given = given_batch()
