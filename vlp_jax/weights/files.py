@@ -17,7 +17,7 @@ from vlp_jax.data.text.tokenizer_models import sentencepiece_proto
 from vlp_jax.errors import ConfigError, user_error_of
 from vlp_jax.weights.tensors import INDEX
 
-SHARD_BYTES = 2_000_000_000  # of a file; so much is in memory at once
+SHARD_BYTES = 500_000_000  # of a file; so much is in memory at once
 # Changes of a text that SigLIP's tokenizer in transformers makes.
 SIGLIP_CHANGES = ("lower_case", "punctuation", "whitespace")
 # Changes of a text that a tokenizer.json can express.

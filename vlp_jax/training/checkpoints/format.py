@@ -14,6 +14,7 @@ parameters and of the rest, a fingerprint of every array, and a checksum of the 
 """
 
 import dataclasses
+import math
 import os
 import re
 from typing import Any
@@ -34,6 +35,10 @@ from vlp_jax.training.checkpoints.read_errors import (
 )
 from vlp_jax.training.guard import GuardState, fresh_guard
 from vlp_jax.training.state import TrainState
+
+# Gigabytes of arrays that are read at a time: Orbax's own limit, and, of a model that one process
+# loads, beside the largest array.
+CONCURRENT_GB, FEW_GB = 96.0, 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,18 +274,23 @@ def restore_metadata(folder: str, step: int) -> dict[str, Any]:
     return read_patiently("metadata", place, read)
 
 
-def read_item(folder: str, step: int, name: str, wanted: Any) -> Any:
-    """One item of a checkpoint.
+def read_item(
+    folder: str, step: int, name: str, wanted: Any, concurrent_gb: float = CONCURRENT_GB
+) -> Any:
+    """One item of a checkpoint, of which at most `concurrent_gb` gigabytes are read at a time.
 
     Raises: as `read_patiently`.
     """
-    place = os.path.join(folder, str(step))
-
+    place, alone = os.path.join(folder, str(step)), this_host_alone()
+    at_once: Any = concurrent_gb
     quiet_reads()
 
     def read() -> Any:
-        with ocp.StandardCheckpointer(multiprocessing_options=this_host_alone()) as reader:
-            return reader.restore(os.path.join(place, name), wanted)
+        handler = ocp.StandardCheckpointHandler(
+            restore_concurrent_gb=at_once, multiprocessing_options=alone
+        )
+        with ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
+            return reader.restore(os.path.join(place, name), args=ocp.args.StandardRestore(wanted))
 
     return read_patiently(name, place, read)
 
@@ -311,7 +321,11 @@ def restore_arrays(
             for path, shape in metadata["parameters"].items()
         }
     )
-    return restore_item(folder, step, name, wanted, metadata, together=shardings is not None)
+    together = shardings is not None
+    largest = 4e-9 * max(map(math.prod, metadata["parameters"].values()), default=0)
+    # A model that one process loads is read with few copies.
+    at_once = CONCURRENT_GB if together else largest + FEW_GB
+    return restore_item(folder, step, name, wanted, metadata, together, at_once)
 
 
 def restore_collections(
@@ -343,7 +357,13 @@ def restore_collections(
 
 
 def restore_item(
-    folder: str, step: int, name: str, wanted: Any, metadata: dict[str, Any], together: bool
+    folder: str,
+    step: int,
+    name: str,
+    wanted: Any,
+    metadata: dict[str, Any],
+    together: bool,
+    concurrent_gb: float = CONCURRENT_GB,
 ) -> Any:
     """`read_item` with a check of the fingerprints.
 
@@ -354,7 +374,7 @@ def restore_item(
     """
 
     def read() -> Any:
-        return read_item(folder, step, name, wanted)
+        return read_item(folder, step, name, wanted, concurrent_gb)
 
     try:
         item = read_together(f"{name} of {folder}/{step}", read) if together else read()
