@@ -37,7 +37,7 @@ from vlp_jax.training.guard import GuardState, fresh_guard
 from vlp_jax.training.state import TrainState
 
 # Gigabytes of arrays that are read at a time: Orbax's own limit, and, of a model that one process
-# loads, beside the largest array.
+# loads, on top of the largest array.
 CONCURRENT_GB, FEW_GB = 96.0, 0.1
 
 
