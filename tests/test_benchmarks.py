@@ -91,3 +91,12 @@ def test_vqa_fusions(tmp_path):
         found["val_vendor/classification_samples"] == 4380
         and found["val_vendor/classification_majority"] > 0.15
     )
+
+
+@pytest.mark.full
+def test_retrieval_memory():
+    command = [sys.executable, f"{ROOT}/benchmarks/retrieval_memory.py", "--images=300", "--dim=16"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+    )
+    assert "ranks of 200 queries equal those of a sort: True" in done.stdout, done.stderr

@@ -68,7 +68,7 @@ def test_how_well_labels_are_told_is_measured_where_a_sample_has_several(name, l
     file, _, variant = name.partition(":")
     config = load_config(f"{CONFIGS}/{file}.py:{variant}")
     names = metric_names(config.evaluators, config)
-    told = {"f1_micro", "f1_macro", "average_precision"}
+    told = {"f1_micro", "average_precision"}
     assert {name.rpartition("classification_")[2] for name in names} & told == (
         told if labels else set()
     )
@@ -76,12 +76,13 @@ def test_how_well_labels_are_told_is_measured_where_a_sample_has_several(name, l
 
 def test_the_best_checkpoints_may_be_kept_by_labels_only_where_there_are_some():
     overrides = [
-        ("checkpoint.best_metric", "val_vendor/classification_f1_macro"),
+        ("checkpoint.best_metric", "val_vendor/classification_average_precision"),
         ("checkpoint.keep_best", "1"),
     ]
     load_config(f"{CONFIGS}/multimodal_classification.py:smoke", overrides)
     with pytest.raises(
-        ConfigError, match="classification_f1_macro' is not measured by the config's evaluators"
+        ConfigError,
+        match="classification_average_precision' is not measured by the config's evaluators",
     ):
         load_config(f"{CONFIGS}/multimodal_classification.py:small", overrides)
     with pytest.raises(

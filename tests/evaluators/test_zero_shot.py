@@ -39,6 +39,9 @@ def test_prompts_use_the_better_name_and_descriptions_are_scored_beside_them():
         "classes": 2,
         "majority": 2 / 3,
         "zero_shot_accuracy": 2 / 3,
+        "zero_shot_top_5": 1.0,
+        "zero_shot_mean_per_class_recall": 3 / 4,
+        "zero_shot_f1_macro": 2 / 3,
         "zero_shot_accuracy_descriptions": 1.0,
     }
     assert "zero_shot_accuracy_descriptions" not in zero_shot(

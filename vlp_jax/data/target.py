@@ -90,6 +90,11 @@ class TargetConfig(Component):
         return False
 
     @property
+    def one_class(self) -> bool:
+        """Whether a sample has exactly one class."""
+        return False
+
+    @property
     def several_labels(self) -> bool:
         """Whether each of several classes of a sample is either fully true or not."""
         return False

@@ -131,6 +131,11 @@ class ClassesConfig(TargetConfig):
 class ClassTargetConfig(ClassesConfig):
     """One of several classes."""
 
+    @property
+    def one_class(self) -> bool:
+        """True."""
+        return True
+
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         """Also a message about a single name, which leaves no choice."""
         yield from super().validate(where, experiment)

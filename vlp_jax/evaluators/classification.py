@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import softmax
 
 from vlp_jax.evaluators.supervised import (
     Predict,
@@ -13,7 +14,15 @@ from vlp_jax.evaluators.supervised import (
     first_texts,
     require_targets,
 )
-from vlp_jax.metrics.classification import credits_won, f1_of_labels, mean_average_precision
+from vlp_jax.metrics.calibration import expected_calibration_error
+from vlp_jax.metrics.classification import (
+    credits_won,
+    f1_of_labels,
+    mean_average_precision,
+    top_k_accuracy,
+)
+from vlp_jax.metrics.curves import mean_roc_auc
+from vlp_jax.metrics.per_class import class_scores, confusion_matrix, predicted_classes
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
@@ -26,6 +35,19 @@ CLASSIFICATION_METRICS = tuple(
 # Of a target whose classes are each either fully true or not (`TargetConfig.several_labels`).
 LABEL_METRICS = tuple(
     f"classification_{name}" for name in ("f1_micro", "f1_macro", "average_precision")
+)
+# Of a target with one class a sample.
+CLASS_METRICS = tuple(
+    f"classification_{name}"
+    for name in (
+        "top_5",
+        "mean_per_class_recall",
+        "precision_macro",
+        "f1_macro",
+        "f1_weighted",
+        "roc_auc",
+        "calibration_error",
+    )
 )
 
 
@@ -40,12 +62,13 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
         """The names in `CLASSIFICATION_METRICS`, and in `LABEL_METRICS` where a sample can have
-        several classes."""
+        several classes, or in `CLASS_METRICS` where it has one."""
         objective = self.head_of(experiment.objectives)
         target = None if objective is None else experiment.data.targets.get(objective.target)
-        return CLASSIFICATION_METRICS + (
-            LABEL_METRICS if target is not None and target.several_labels else ()
-        )
+        if target is None:
+            return CLASSIFICATION_METRICS
+        further = LABEL_METRICS if target.several_labels else ()
+        return CLASSIFICATION_METRICS + (CLASS_METRICS if target.one_class else further)
 
     def check(self, context: "TaskContext", where: str = "") -> None:
         """Checks the targets and graphs, and the field by which accuracies are split.
@@ -84,6 +107,8 @@ def classification(
       classification_f1_micro, classification_f1_macro, classification_average_precision: for a
         target with several labels, of each class by itself, by `f1_of_labels` (a score above 0, a
         probability above one half, counts as yes) and `mean_average_precision`.
+      classification_top_5 and the others of `CLASS_METRICS`: for a target with one class a sample,
+        by `of_classes`.
       classification_accuracy/VALUE, classification_majority/VALUE, classification_samples/VALUE:
         with `by`, of the samples with this value.
       classification_majority_by_FIELD: with `by`, the accuracy of always answering the best class
@@ -100,13 +125,16 @@ def classification(
         "classification_accuracy": float(won.mean()),
         "classification_majority": best_answer(truth),
     }
-    if head.targets.specs[head.target].several_labels:
+    spec = head.targets.specs[head.target]
+    if spec.several_labels:
         labels = truth >= 0.5
         results |= zip(
             LABEL_METRICS,
             (*f1_of_labels(scores > 0, labels), mean_average_precision(scores, labels)),
             strict=True,
         )
+    elif spec.one_class:
+        results |= of_classes(scores, truth)
     if by is None:
         return results
     groups, best = data.labels(by, "by"), 0.0
@@ -120,6 +148,40 @@ def classification(
             f"classification_samples/{value}": int(rows.sum()),
         }
     return results | {f"classification_majority_by_{by}": float(best)}
+
+
+def of_classes(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """The metrics `CLASS_METRICS` of the samples whose class is one of the target's.
+
+    Args:
+      scores: [N, C], logits.
+      truth: [N, C], 1 for the class of a sample.
+    Returns: nothing where no sample has a class of the target's.
+    """
+    known = truth.any(axis=1)
+    if not known.any():
+        return {}
+    labels = truth.argmax(axis=1)
+    if not known.all():
+        scores, labels = scores[known], labels[known]
+    predicted = predicted_classes(scores, labels)
+    each = class_scores(confusion_matrix(predicted, labels, scores.shape[1]))
+    values = (
+        top_k_accuracy(scores, labels, 5),
+        each.mean_per_class_recall,
+        float(each.precision[each.occurring].mean()),
+        each.f1_macro,
+        each.f1_weighted,
+        mean_roc_auc(scores, labels[:, None] == np.arange(scores.shape[1])),
+        expected_calibration_error(confidence(scores), predicted == labels),
+    )
+    return dict(zip(CLASS_METRICS, values, strict=True))
+
+
+def confidence(scores: np.ndarray, rows: int = 128) -> np.ndarray:
+    """The probability of the likeliest class, float64 [N], from logits [N, C]."""
+    parts = (scores[start : start + rows] for start in range(0, len(scores), rows))
+    return np.concatenate([softmax(part.astype(np.float64), axis=1).max(axis=1) for part in parts])
 
 
 def true_classes(data: "EvaluationSet", head: SupervisedHead) -> np.ndarray:

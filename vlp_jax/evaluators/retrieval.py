@@ -21,7 +21,7 @@ RETRIEVAL_METRICS = (
     *(
         f"{way}_{metric}"
         for way in ("text_to_image", "image_to_text")
-        for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "chance@1")
+        for metric in ("recall@1", "recall@5", "recall@10", "median_rank", "mean_rank", "chance@1")
     ),
 )
 
@@ -69,7 +69,7 @@ def retrieval(
     *,
     merge_equal_captions: bool = True,
 ) -> dict[str, float]:
-    """Recall@1, 5, 10 and median rank in both directions.
+    """Recall@1, 5, 10, median and mean rank in both directions.
 
     Image to text counts a hit if any caption of the image is among the first k. Ties count against
     the model, except those of equal captions with `merge_equal_captions=False`.
@@ -104,5 +104,6 @@ def retrieval(
         order = ranks(queries, candidates, positives, alike=same)
         results |= {f"{name}_recall@{k}": recall_at(order, k) for k in (1, 5, 10)}
         results[f"{name}_median_rank"] = float(np.median(order))
+        results[f"{name}_mean_rank"] = float(order.mean())
         results[f"{name}_chance@1"] = chance_at_1(positives, len(candidates))
     return results

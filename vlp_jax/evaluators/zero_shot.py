@@ -22,7 +22,8 @@ from vlp_jax.evaluators.prompts import (
 )
 from vlp_jax.evaluators.requirements import lacks_embeddings
 from vlp_jax.evaluators.task import TaskConfig
-from vlp_jax.metrics.classification import accuracy, majority
+from vlp_jax.metrics.classification import accuracy, majority, top_k_accuracy
+from vlp_jax.metrics.per_class import class_scores, confusion_matrix, predicted_classes
 from vlp_jax.metrics.ranking import similarities
 
 if TYPE_CHECKING:
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 LOOKED_AT = 100  # most samples of a training source that are tried to find a readable one
-ZERO_SHOT_METRICS = ("classes", "majority", "zero_shot_accuracy", "zero_shot_accuracy_descriptions")
+ZERO_SHOT_METRICS = (
+    "classes",
+    "majority",
+    "zero_shot_accuracy",
+    "zero_shot_top_5",
+    "zero_shot_mean_per_class_recall",
+    "zero_shot_f1_macro",
+    "zero_shot_accuracy_descriptions",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,6 +135,9 @@ def zero_shot(
       classes: number of classes.
       majority: accuracy of the most frequent class.
       zero_shot_accuracy: accuracy by prompts.
+      zero_shot_top_5: how often the true class is among the five nearest.
+      zero_shot_mean_per_class_recall, zero_shot_f1_macro: means over the classes, by
+        `ClassScores`.
       zero_shot_accuracy_descriptions: accuracy by training captions.
     """
     prompts = {
@@ -136,12 +148,17 @@ def zero_shot(
         ]
         for name in names
     }
+    scores = similarities(images, class_means(prompts, embed_texts))
+    of_classes = class_scores(
+        confusion_matrix(predicted_classes(scores, labels), labels, len(names))
+    )
     results: dict[str, float] = {
         "classes": len(names),
         "majority": majority(labels),
-        "zero_shot_accuracy": accuracy(
-            similarities(images, class_means(prompts, embed_texts)), labels
-        ),
+        "zero_shot_accuracy": accuracy(scores, labels),
+        "zero_shot_top_5": top_k_accuracy(scores, labels, 5),
+        "zero_shot_mean_per_class_recall": of_classes.mean_per_class_recall,
+        "zero_shot_f1_macro": of_classes.f1_macro,
     }
     if all(descriptions.get(name) for name in names):
         means = class_means({name: descriptions[name] for name in names}, embed_texts)

@@ -16,10 +16,25 @@ def accuracy(scores: np.ndarray, labels: np.ndarray) -> float:
     Raises:
       ValueError: if scores are not finite.
     """
+    return top_k_accuracy(scores, labels, 1)
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """The fraction of samples of whose other classes fewer than k score at least as high as the
+    true one.
+
+    Args:
+      scores: [N, C], float.
+      labels: [N], int.
+      k: with as many classes or fewer, the accuracy is 1.
+
+    Raises:
+      ValueError: if scores are not finite.
+    """
     if not np.isfinite(scores).all():
         raise ValueError("scores are not finite")
     true = np.take_along_axis(scores, labels[:, None], axis=1)
-    return float(((scores >= true).sum(axis=1) == 1).mean())
+    return float(((scores >= true).sum(axis=1) <= k).mean())
 
 
 def majority(labels: np.ndarray) -> float:

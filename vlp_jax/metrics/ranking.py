@@ -4,6 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+HELD = 2**26  # similarities in memory at a time, 256 MiB
+COLUMNS = 8192  # candidates that are compared at a time
+
 
 def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
     """Inner products of queries and candidates.
@@ -17,14 +20,19 @@ def similarities(queries: np.ndarray, candidates: np.ndarray) -> np.ndarray:
 
     Returns: [Q, C], float32.
     """
-    return (queries.astype(np.float64) @ candidates.astype(np.float64).T).astype(np.float32)
+    exact = queries.astype(np.float64)
+    scores = np.empty((len(queries), len(candidates)), np.float32)
+    for start in range(0, len(candidates), COLUMNS):
+        columns = slice(start, start + COLUMNS)
+        scores[:, columns] = exact @ candidates[columns].astype(np.float64).T
+    return scores
 
 
 def ranks(
     queries: np.ndarray,
     candidates: np.ndarray,
     positives: Sequence[Sequence[int]],
-    rows: int = 1024,
+    rows: int | None = None,
     alike: Sequence[int] | np.ndarray | None = None,
 ) -> np.ndarray:
     """The rank, from 1, of each query's best positive among the candidates.
@@ -36,7 +44,8 @@ def ranks(
       queries: [Q, E], compared with the candidates by `similarities`.
       candidates: [C, E].
       positives: for each query the indices of its candidates, at least one.
-      rows: number of queries that are compared at a time.
+      rows: number of queries that are compared at a time. Default: so many that their similarities
+        take 256 MiB.
       alike: [C], a number for each candidate. Candidates with the same number are copies of one
         thing and tie necessarily; they are ranked in their order, as by a stable sort. None: there
         are no copies.
@@ -49,6 +58,7 @@ def ranks(
     if not (np.isfinite(queries).all() and np.isfinite(candidates).all()):
         raise ValueError("embeddings are not finite")
     result = np.empty(len(queries), np.int64)
+    rows = rows or max(1, HELD // max(len(candidates), 1))
     copies = None if alike is None else np.asarray(alike)
     for start in range(0, len(queries), rows):
         for row, scores in enumerate(
