@@ -358,8 +358,9 @@ def test_rotary2d_of_another_grid_is_the_formula():
 
 def test_positions_that_are_learned_and_rotary_are_the_sum_of_both():
     """With learned positions of 0 they are rotary ones; with equal ones there is a difference."""
-    rotary, both = vit(pooling="mean", position="rotary2d"), vit(
-        pooling="mean", position="learned_rotary2d"
+    rotary, both = (
+        vit(pooling="mean", position="rotary2d"),
+        vit(pooling="mean", position="learned_rotary2d"),
     )
     params = parameters(both)
     without = {key: value for key, value in params.items() if key != "position"}
@@ -383,9 +384,7 @@ def test_an_offset_of_rotary_positions_moves_patches_from_tokens_without_a_place
 def test_the_query_of_pooling_attends_to_patches_or_to_all_tokens():
     """With heads and an MLP of its own; compared with the pooling of the tokens themselves."""
     for seen, taken in (("patches", slice(1, 17)), ("all", slice(None))):
-        fields = dict(
-            pooling="map", class_tokens=1, registers=1, query_heads=4, query_mlp_dim=20
-        )
+        fields = dict(pooling="map", class_tokens=1, registers=1, query_heads=4, query_mlp_dim=20)
         module = vit(**fields, map_tokens=seen)
         params = parameters(module)
         assert params["pooling_head"]["mlp"]["in"]["kernel"].shape == (16, 20)

@@ -2,6 +2,7 @@
 networks", table 1)."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator
 from typing import ClassVar, Literal, Self
@@ -150,9 +151,7 @@ class EfficientNetConfig(ConvolutionConfig):
     def layers(self) -> Iterator[Block]:
         """The blocks of all stages, one after the other."""
         counts = [math.ceil(self.coefficients[1] * count) for count in self.blocks]
-        stages = zip(
-            self.widths, counts, self.kernels, self.strides, self.expansions, strict=True
-        )
+        stages = zip(self.widths, counts, self.kernels, self.strides, self.expansions, strict=True)
         channels, number = self.scaled(self.stem_width), 0
         for width, count, kernel, stride, expansion in stages:
             for repeated in range(count):
@@ -308,7 +307,9 @@ class InvertedBottleneck(nn.Module):
     def excitation(self, y: jax.Array) -> jax.Array:
         """A factor from 0 to 1 for each channel, of the means of all (Hu et al. 2018,
         "Squeeze-and-excitation networks"): [B, H, W, C] -> [B, 1, 1, C]."""
-        dense, block = self.parts.precision.dense, self.block
+        block = self.block
+        init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+        dense = functools.partial(self.parts.precision.dense, kernel_init=init)
         mean = y.astype(jnp.float32).mean(axis=(1, 2), keepdims=True).astype(y.dtype)
         hidden = jax.nn.silu(dense(block.squeezed, ("embed", "mlp"), name="squeeze")(mean))
         return jax.nn.sigmoid(dense(block.inner, ("mlp", "embed"), name="excite")(hidden))

@@ -34,13 +34,7 @@ class ViTConfig(QueryPoolingConfig):
     patch_bias: bool = True
     # rotary2d_unit: of coordinates from -1 to 1 (DINOv3); learned_rotary2d: both (PE, EVA-02)
     position: Literal[
-        "learned",
-        "factorised",
-        "sincos2d",
-        "rotary2d",
-        "rotary2d_unit",
-        "learned_rotary2d",
-        "none",
+        "learned", "factorised", "sincos2d", "rotary2d", "rotary2d_unit", "learned_rotary2d", "none"
     ] = "learned"
     # of rotary positions: the inverse of the limit of the frequencies
     rotary_temperature: float = between(100.0, 1.0)

@@ -30,6 +30,7 @@ IMAGE = within(
         unit("projection.project_conv", "projection.project_bn", "projection"),
     ),
 )
+STEM_WIDTH = 32  # channels of the stem, before the coefficient
 # {theirs: ours}, a number for each stage
 STAGES = {
     "out_channels": "widths",
@@ -93,19 +94,19 @@ class Align(Family):
         """The settings.
 
         Raises:
-          CheckpointError: a stage whose input is not the output of the stage before, or another
+          CheckpointError: a stage whose input is not the output of the one before, or another
             padding.
         """
         image = theirs["vision_config"]
-        inputs, outputs = list(image["in_channels"]), list(image["out_channels"])
-        if inputs[1:] != outputs[:-1]:
+        wanted = [STEM_WIDTH, *image["out_channels"][:-1]]
+        if list(image["in_channels"]) != wanted:
             raise CheckpointError(
-                f"{place}: vision_config.in_channels {inputs} are not those of out_channels "
-                f"{outputs} after the first"
+                f"{place}: vision_config.in_channels is {list(image['in_channels'])}, and only "
+                f"{wanted}, the output of the stem and of out_channels, is supported"
             )
         found = super().config(theirs, shapes, place)
         stages = {ours: tuple(image[name]) for name, ours in STAGES.items()}
-        own = {**stages, "stem_width": inputs[0], "padding": padding_of(image, found, place)}
+        own = {**stages, "stem_width": STEM_WIDTH, "padding": padding_of(image, found, place)}
         return {**found, **{f"model.image.{key}": value for key, value in own.items()}}
 
 

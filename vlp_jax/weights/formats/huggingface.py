@@ -275,9 +275,7 @@ def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
     }
 
 
-def scaling(
-    theirs: Mapping[str, Any], place: str
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def scaling(theirs: Mapping[str, Any], place: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The mean and the deviation that an image processor subtracts from and divides pixels from 0
     to 1 by.
 
