@@ -54,6 +54,7 @@ PROCESSORS = {
     "EfficientNetImageProcessor": dict(
         size={"height": 36, "width": 36},
         crop_size={"height": 29, "width": 29},
+        do_convert_rgb=True,
         do_center_crop=True,
         do_normalize=False,
         rescale_factor=1 / 127.5,

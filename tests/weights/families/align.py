@@ -1,5 +1,5 @@
-"""transformers' AlignModel: EfficientNet with the padding of maps with an odd side rounded down, and
-rounded up, and BERT."""
+"""transformers' AlignModel: EfficientNet whose maps with an odd side are halved to a smaller or a
+larger one, and BERT."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""OpenCLIP's PE Core; run by an interpreter with open_clip. timm has no tiny PE Core, so that one is
+"""OpenCLIP's PE Core; run by an interpreter with open_clip. timm has no tiny one, so that it is
 registered there, and here by `prepare`.
 
 timm's pooling has 8 heads, so that the widths are multiples of 8.

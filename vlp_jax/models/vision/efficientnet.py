@@ -178,6 +178,14 @@ class EfficientNetConfig(ConvolutionConfig):
             return "SAME"
         return ((around - 1, around),) * 2
 
+    def strided(self) -> dict[int, int]:
+        """{number of a block with a stride: side of the map before it}."""
+        side, found = self.smaller(self.image_size, STEM_STRIDE), {}
+        for number, block in enumerate(self.layers()):
+            found |= {number: side} if block.stride > 1 else {}
+            side = self.smaller(side, block.stride)
+        return found
+
     @property
     def side(self) -> int:
         """The side of the last map."""

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlp_jax.errors import CheckpointError
+from vlp_jax.models.vision.efficientnet import EfficientNetConfig
 from vlp_jax.weights.families import bert
 from vlp_jax.weights.family import Family
 from vlp_jax.weights.rules import Rules, Shape, batch_norm, convolution, linear, same, within
@@ -106,39 +107,35 @@ class Align(Family):
             )
         found = super().config(theirs, shapes, place)
         stages = {ours: tuple(image[name]) for name, ours in STAGES.items()}
-        own = {**stages, "stem_width": STEM_WIDTH, "padding": padding_of(image, found, place)}
-        return {**found, **{f"model.image.{key}": value for key, value in own.items()}}
+        own: dict[str, Any] = {**stages, "stem_width": STEM_WIDTH}
+        found |= {f"model.image.{key}": value for key, value in own.items()}
+        return {**found, "model.image.padding": padding_of(image, found, place)}
 
 
 def padding_of(image: Mapping[str, Any], found: Mapping[str, Any], place: str) -> str:
     """Our name of the padding before strides.
 
-    There, the blocks in `depthwise_padding` pad alike on both sides, and all others as before a map
-    with an even side.
+    There, the blocks in `depthwise_padding` pad alike on both sides, and the stem and all other
+    blocks as for a map with an even side.
 
+    Args:
+      image: their config of the image tower.
+      found: ours, {our dotted key: value}.
+      place: the config's file, for messages.
     Raises:
       CheckpointError: neither of ours is the same.
     """
-    from vlp_jax.models.vision.efficientnet import STEM_STRIDE, EfficientNetConfig
-
-    tower = EfficientNetConfig(
-        depth_coefficient=found["model.image.depth_coefficient"],
-        **{ours: tuple(image[name]) for name, ours in STAGES.items()},
-    )
-    symmetric = set(image["depthwise_padding"])
-    side, odd, strided = found["model.image.image_size"], set(), set()
-    same = side % 2 == 0
-    side = tower.smaller(side, STEM_STRIDE)
-    for number, block in enumerate(tower.layers()):
-        if block.stride == 2:
-            strided.add(number)
-            odd |= {number} if side % 2 else set()
-        side = tower.smaller(side, block.stride)
-    if not symmetric & strided:
+    section = "model.image."
+    own = {key.removeprefix(section): found[key] for key in found if key.startswith(section)}
+    del own["kind"]
+    sides = EfficientNetConfig(**own).strided()
+    alike = {number for number in image["depthwise_padding"] if number in sides}
+    if not alike:
         return "floor"
-    if same and symmetric & strided == odd:
+    odd = {number for number, side in sides.items() if side % 2}
+    if alike == odd and own["image_size"] % 2 == 0:
         return "same"
     raise CheckpointError(
-        f"{place}: vision_config.depthwise_padding {sorted(symmetric)} is not supported for images "
-        f"of {found['model.image.image_size']} pixels; expected [] or {sorted(odd)}"
+        f"{place}: vision_config.depthwise_padding {sorted(alike)} is not supported for images of "
+        f"{own['image_size']} pixels; expected [] or {sorted(odd)}, with an even number of pixels"
     )
