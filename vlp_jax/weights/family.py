@@ -225,6 +225,7 @@ HUGGINGFACE = Kinds(
         "beit": "vlp_jax.weights.families.beit:Beit",
         "resnet": "vlp_jax.weights.families.resnet:HubResNet",
         "convnext": "vlp_jax.weights.families.convnext:ConvNext",
+        "efficientnet": "vlp_jax.weights.families.efficientnet:EfficientNet",
     }
 )
 OPENCLIP = Kinds(
