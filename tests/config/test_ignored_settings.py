@@ -8,6 +8,7 @@ import pytest
 from vlp_jax.config import load_config
 from vlp_jax.data.text.tokenizer import TextConfig
 from vlp_jax.errors import ConfigError
+from vlp_jax.models.vision.vit_config import ViTConfig
 from vlp_jax.sharding.mesh import MeshConfig
 from vlp_jax.training.accumulation import AccumulationConfig
 from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
@@ -50,6 +51,27 @@ def experiment():
             ["here.packing_rows: has no effect without data.text.packing"],
         ),
         (RegularizerConfig(l2=1e-4), []),
+        (ViTConfig(position="learned_rotary2d", rotary_offset=1.0, rotary_grid=7), []),
+        (
+            ViTConfig(rotary_temperature=10.0),
+            ["here.rotary_temperature: has no effect with position='learned', which is not rotary"],
+        ),
+        (
+            ViTConfig(position="rotary2d_unit", rotary_grid=7, rotary_temperature=10.0),
+            [
+                "here.rotary_grid: has no effect with position='rotary2d_unit', of coordinates up "
+                "to 1"
+            ],
+        ),
+        (ViTConfig(pooling="map", map_tokens="all", query_heads=4, query_mlp_dim=8), []),
+        (
+            ViTConfig(pooling="mean", map_tokens="all", query_heads=4),
+            [
+                "here.query_heads: has no effect with pooling='mean': it is for 'queries' and "
+                "'map'",
+                "here.map_tokens: has no effect with pooling='mean': it is for 'map'",
+            ],
+        ),
         (RegularizerConfig(), ["here: has no effect with l1=0 and l2=0"]),
         (CheckpointConfig(keep_best=1, best_metric="val_concept/text_to_image_recall@1"), []),
         (

@@ -84,8 +84,13 @@ def seen_tokens(module, params):
 
 @pytest.mark.parametrize(
     "changes",
-    [QUERIES, dict(QUERIES, query_width=None, query_heads=None), dict(pooling="map")],
-    ids=["queries", "as wide as the layers", "map"],
+    [
+        QUERIES,
+        dict(QUERIES, query_width=None, query_heads=None),
+        dict(pooling="map"),
+        dict(pooling="map", class_tokens=1, map_tokens="all", query_mlp_dim=20),
+    ],
+    ids=["queries", "as wide as the layers", "map", "map of all tokens"],
 )
 def test_flops_of_pooling_are_those_of_the_traced_program(changes):
     module = image_tower(**changes)

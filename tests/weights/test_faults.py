@@ -195,6 +195,25 @@ def test_a_config_that_is_not_supported_is_refused_with_its_key(keys, words, pla
         assert word in said, said
 
 
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        (dict(depthwise_padding=[0]), "depthwise_padding [0] is not supported for images of 29"),
+        (dict(in_channels=[32, 640, 8]), "in_channels is [32, 640, 8], and only [32, 640, 1280]"),
+        (dict(pooling_type="max"), "pooling_type is 'max', and only 'mean'"),
+    ],
+    ids=["padding", "channels", "pooling"],
+)
+def test_an_efficientnet_that_is_not_supported_is_refused_with_its_key(
+    keys, words, tmp_path, refusal
+):
+    folder = tmp_path / "efficientnet"
+    shutil.copytree(GOLDEN / "efficientnet_0", folder)
+    edited(**keys)(folder)
+    said = refusal(f"huggingface:{folder}")
+    assert CONFIG in said and words in said, said
+
+
 def test_a_folder_that_is_none_and_a_format_that_is_none_are_refused(tmp_path, refusal):
     assert "is no folder" in refusal(f"huggingface:{tmp_path}/absent/deep")
     assert "one is FORMAT:DIR" in refusal(f"hugingface:{tmp_path}")
@@ -206,6 +225,7 @@ def test_a_folder_that_is_none_and_a_format_that_is_none_are_refused(tmp_path, r
         ({}, "has no model_cfg"),
         ({"vision_cfg": {}, "text_cfg": {"hf_model_name": "xlm"}}, "hf_model_name 'xlm'"),
         ({"vision_cfg": {"timm_model_name": "convnext"}, "text_cfg": {}}, "'convnext'"),
+        ({"vision_cfg": {"timm_model_name": "vit_pe_core_x"}, "text_cfg": {}}, "core_base_patch16"),
         ({"vision_cfg": {"ls_init_value": 0.1}, "text_cfg": {}, "embed_dim": 8}, "ls_init_value"),
     ],
 )

@@ -51,6 +51,16 @@ PROCESSORS = {
     "SiglipImageProcessor": dict(size={"height": 32, "width": 32}),
     "BlipImageProcessor": dict(size={"height": 40, "width": 40}),
     "ViTImageProcessor": dict(size={"height": 24, "width": 24}, do_convert_rgb=True),
+    "EfficientNetImageProcessor": dict(
+        size={"height": 36, "width": 36},
+        crop_size={"height": 29, "width": 29},
+        do_convert_rgb=True,
+        do_center_crop=True,
+        do_normalize=False,
+        rescale_factor=1 / 127.5,
+        rescale_offset=True,
+        include_top=False,
+    ),
 }
 
 
@@ -65,7 +75,7 @@ def test_pixels_are_those_of_the_image_processor_whose_file_is_read(name, mode, 
     settings = json.loads((tmp_path / "preprocessor_config.json").read_text())
     found = image_settings(settings, "preprocessor_config.json")
     spec = ImagesConfig(**{key.removeprefix("data.images."): value for key, value in found.items()})
-    side = next(iter(PROCESSORS[name]["size"].values()))
+    side = next(iter(PROCESSORS[name].get("crop_size", PROCESSORS[name]["size"]).values()))
     for image in images(mode):
         expected = processor(image, return_tensors="np")["pixel_values"][0].transpose(1, 2, 0)
         opened = image if mode == "RGBA" else image.convert("RGB")

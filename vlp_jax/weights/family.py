@@ -178,6 +178,7 @@ HUGGINGFACE = Kinds(
     {
         "bert/BertForMaskedLM": "vlp_jax.weights.families.bert:BertForMaskedLM",
         "bert": "vlp_jax.weights.families.bert:Bert",
+        "align": "vlp_jax.weights.families.align:Align",
         "altclip": "vlp_jax.weights.families.altclip:AltClip",
         "blip/BlipForImageTextRetrieval": "vlp_jax.weights.families.blip:BlipForImageTextRetrieval",
         "blip/BlipForConditionalGeneration": (
@@ -224,6 +225,7 @@ HUGGINGFACE = Kinds(
         "beit": "vlp_jax.weights.families.beit:Beit",
         "resnet": "vlp_jax.weights.families.resnet:HubResNet",
         "convnext": "vlp_jax.weights.families.convnext:ConvNext",
+        "efficientnet": "vlp_jax.weights.families.efficientnet:EfficientNet",
     }
 )
 OPENCLIP = Kinds(
@@ -231,6 +233,7 @@ OPENCLIP = Kinds(
         "vit": "vlp_jax.weights.families.openclip_vit:OpenClipVit",
         "resnet": "vlp_jax.weights.families.openclip_resnet:OpenClipResNet",
         "siglip": "vlp_jax.weights.families.openclip_siglip:OpenClipSiglip",
+        "pe": "vlp_jax.weights.families.openclip_pe:OpenClipPe",
         "coca": "vlp_jax.weights.families.openclip_coca:OpenClipCoCa",
     }
 )

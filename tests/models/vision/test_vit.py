@@ -13,7 +13,8 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.models.layers.attention import rotate
 from vlp_jax.models.layers.positions import grid_buckets, rotary2d, rotary2d_unit, sincos2d
-from vlp_jax.models.layers.transformer import Precision
+from vlp_jax.models.layers.transformer import AttentionPooling, Precision
+from vlp_jax.models.options import LayerOptions
 from vlp_jax.models.text.transformer import TextTransformerConfig
 from vlp_jax.models.vision.vit import ViT, ViTConfig, kept_tokens
 from vlp_jax.models.vision_language import VisionLanguageModel
@@ -61,6 +62,20 @@ def parameters(module):
         (dict(pooling="mean", class_tokens=1, position="none", position_bias="shared"), 17),
         (dict(pooling="cls", position_bias="layers", registers=2), 19),
         (dict(pooling="cls", position="rotary2d_unit", registers=2), 19),
+        (
+            dict(
+                pooling="map",
+                class_tokens=1,
+                map_tokens="all",
+                query_heads=4,
+                query_mlp_dim=20,
+                position="learned_rotary2d",
+                rotary_temperature=1e4,
+                rotary_offset=1.0,
+                rotary_grid=3,
+            ),
+            17,
+        ),
     ],
 )
 def test_every_option_runs_and_reaches_every_parameter(fields, tokens):
@@ -237,6 +252,8 @@ def test_an_image_of_another_size_is_refused():
         (dict(stem="convolution", stem_channels=(8,), stem_strides=(2, 2)), "one entry for each"),
         (dict(position="sincos2d", width=18), "divides by 4"),
         (dict(heads=5), "does not divide into 5 heads"),
+        (dict(pooling="map", query_heads=3), "query_heads: 16 does not divide into 3 heads"),
+        (dict(position="learned_rotary2d", heads=8), "divides by 4, got 2"),
         (dict(preset="XXL/4"), "unknown size 'XXL'"),
         (dict(patch_size=None, preset="Ti"), "names none"),
     ],
@@ -326,6 +343,58 @@ def count_model(config):
             jax.ShapeDtypeStruct((1, config.text.length), jnp.int32),
         )
     )
+
+
+def test_rotary2d_of_another_grid_is_the_formula():
+    side, head_dim = 4, 8
+    angles = rotary2d(side, head_dim, temperature=1e4, offset=1.0, reference=6)
+    for row in range(side):
+        for column in range(side):
+            expected = [
+                (place + 1) / side * 6 * 1e4 ** (-i / 2) for place in (column, row) for i in (0, 1)
+            ]
+            np.testing.assert_allclose(angles[row * side + column], expected, rtol=1e-6)
+
+
+def test_positions_that_are_learned_and_rotary_are_the_sum_of_both():
+    """With learned positions of 0 they are rotary ones; with equal ones there is a difference."""
+    rotary, both = (
+        vit(pooling="mean", position="rotary2d"),
+        vit(pooling="mean", position="learned_rotary2d"),
+    )
+    params = parameters(both)
+    without = {key: value for key, value in params.items() if key != "position"}
+    expected = rotary.apply({"params": without}, IMAGES).pooled
+    zero = {**params, "position": jnp.zeros_like(params["position"])}
+    np.testing.assert_array_equal(both.apply({"params": zero}, IMAGES).pooled, expected)
+    assert np.abs(both.apply({"params": params}, IMAGES).pooled - expected).max() > 1e-2
+
+
+def test_an_offset_of_rotary_positions_moves_patches_from_tokens_without_a_place():
+    for front, equal in ((0, True), (1, False)):
+        fields = dict(pooling="mean", position="rotary2d", class_tokens=front)
+        params = parameters(vit(**fields))
+        here, moved = (
+            vit(**fields, rotary_offset=offset).apply({"params": params}, IMAGES).pooled
+            for offset in (0.0, 2.0)
+        )
+        assert np.allclose(here, moved, atol=1e-4) == equal
+
+
+def test_the_query_of_pooling_attends_to_patches_or_to_all_tokens():
+    """With heads and an MLP of its own; compared with the pooling of the tokens themselves."""
+    for seen, taken in (("patches", slice(1, 17)), ("all", slice(None))):
+        fields = dict(pooling="map", class_tokens=1, registers=1, query_heads=4, query_mlp_dim=20)
+        module = vit(**fields, map_tokens=seen)
+        params = parameters(module)
+        assert params["pooling_head"]["mlp"]["in"]["kernel"].shape == (16, 20)
+        assert params["pooling_head"]["attention"]["query"]["kernel"].shape == (16, 4, 4)
+        encoding = module.apply({"params": params}, IMAGES)
+        options = LayerOptions(width=16, heads=4, mlp_dim=20)
+        expected = AttentionPooling(options).apply(
+            {"params": params["pooling_head"]}, encoding.tokens[:, taken]
+        )
+        np.testing.assert_allclose(encoding.pooled, expected, atol=1e-5)
 
 
 def test_rotary2d_unit_is_the_formula():

@@ -11,6 +11,7 @@ from counted_flops import counted_flops
 from vlp_jax.config import base, clip, to_config
 from vlp_jax.models.fusion.pooled import ConcatenationConfig
 from vlp_jax.models.layers.transformer import Encoding, Precision
+from vlp_jax.models.vision.efficientnet import EfficientNetConfig
 from vlp_jax.models.vision.inception import InceptionConfig
 from vlp_jax.models.vision.vgg import VggConfig
 from vlp_jax.objectives.matching import MatchingConfig
@@ -34,6 +35,10 @@ CONVOLUTIONS = {
         kind="vgg", depth=11, width=8, image_size=70, pooling="hidden", hidden_dim=20
     ),
     "inception": dict(kind="inception_v3", width=2, image_size=107),
+    "efficientnet": dict(kind="efficientnet", width_coefficient=0.25, image_size=45),
+    "efficientnet without a head": dict(
+        kind="efficientnet", width_coefficient=0.25, image_size=45, padding="floor", head_width=None
+    ),
 }
 WORDS = {
     "lstm": dict(kind="lstm", depth=2, pooling="attention"),
@@ -307,6 +312,7 @@ def test_an_answer_has_the_products_that_its_traced_program_has(decoder):
         (VggConfig(depth=16, pooling="hidden"), 15.470e9),
         (VggConfig(depth=19, pooling="hidden"), 19.632e9),
         (InceptionConfig(), 5.713e9),
+        (EfficientNetConfig(preset="B7", image_size=600), 37.75e9),
     ],
 )
 def test_convolutional_networks_have_the_multiplications_that_torchvision_publishes(

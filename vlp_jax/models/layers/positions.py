@@ -32,7 +32,14 @@ def sincos2d(side: int, width: int, *, temperature: float = 10_000.0) -> np.ndar
     return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], axis=1).astype(np.float32)
 
 
-def rotary2d(side: int, head_dim: int, *, temperature: float = 100.0) -> np.ndarray:
+def rotary2d(
+    side: int,
+    head_dim: int,
+    *,
+    temperature: float = 100.0,
+    offset: float = 0.0,
+    reference: int | None = None,
+) -> np.ndarray:
     """Angles of a side x side grid for rotary positions along both axes.
 
     Heo et al. 2024, "Rotary position embedding for vision transformer", section 3.1. Half of the
@@ -42,10 +49,13 @@ def rotary2d(side: int, head_dim: int, *, temperature: float = 100.0) -> np.ndar
       side: number of patches along each axis.
       head_dim: width of a head; divides by 4.
       temperature: inverse of the limit of the frequencies.
+      offset: coordinate of the first patch; tokens without a place in the image are at 0.
+      reference: side of the grid to which coordinates are scaled; None: that of the image.
     Returns: float32 [side^2, head_dim / 2], rows from the top.
     """
     frequencies = temperature ** -(np.arange(head_dim // 4) / (head_dim // 4))
-    y, x = (grid.reshape(-1, 1) * frequencies for grid in np.mgrid[:side, :side].astype(np.float64))
+    grid = (np.mgrid[:side, :side].astype(np.float64) + offset) * ((reference or side) / side)
+    y, x = (axis.reshape(-1, 1) * frequencies for axis in grid)
     return np.concatenate([x, y], axis=1).astype(np.float32)
 
 
@@ -54,7 +64,12 @@ def rotary2d_unit(side: int, head_dim: int, *, temperature: float = 100.0) -> np
     full turns, so that they change little with the size of the grid (Simeoni et al. 2025,
     "DINOv3", section 3.2).
 
-    Half of the angles are multiples of y, half of x; arguments are those of `rotary2d`.
+    Half of the angles are multiples of y, half of x.
+
+    Args:
+      side: number of patches along each axis.
+      head_dim: width of a head; divides by 4.
+      temperature: inverse of the limit of the frequencies.
     Returns: float32 [side^2, head_dim / 2], rows from the top.
     """
     frequencies = temperature ** -(np.arange(head_dim // 4) / (head_dim // 4))

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import flax.linen as nn
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 CONVOLUTION = ("kernel_height", "kernel_width", "channels", "embed")  # logical axes of a kernel
+DEPTHWISE = ("kernel_height", "kernel_width", None, "embed")
+Padding = str | Sequence[tuple[int, int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,22 +46,26 @@ class Convolutions:
         stride: int = 1,
         *,
         padded: bool = True,
+        padding: Padding | None = None,
+        depthwise: bool = False,
         bias: bool = False,
         name: str | None = None,
     ) -> nn.Conv:
         """A convolution.
 
-        With `padded`, the output has the size of the input apart from the stride.
+        With `padded`, the output has the size of the input apart from the stride; `padding`
+        replaces it, as in Flax. `depthwise` is of each channel alone.
         """
         sizes = (size, size) if isinstance(size, int) else size
-        init = with_logical_axes(
-            nn.initializers.variance_scaling(2.0, "fan_out", "normal"), CONVOLUTION
-        )
+        usual = [(side // 2, side // 2) if padded else (0, 0) for side in sizes]
+        fan, axes = ("fan_in", DEPTHWISE) if depthwise else ("fan_out", CONVOLUTION)
+        init = with_logical_axes(nn.initializers.variance_scaling(2.0, fan, "normal"), axes)
         return nn.Conv(
             channels,
             sizes,
             stride,
-            padding=[(side // 2, side // 2) if padded else (0, 0) for side in sizes],
+            padding=usual if padding is None else padding,
+            feature_group_count=channels if depthwise else 1,
             use_bias=bias,
             name=name,
             dtype=self.precision.compute,

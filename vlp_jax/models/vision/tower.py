@@ -48,6 +48,7 @@ class ImageTowerConfig(Tower):
             "vgg": "vlp_jax.models.vision.vgg:VggConfig",
             "inception_v3": "vlp_jax.models.vision.inception:InceptionConfig",
             "convnext": "vlp_jax.models.vision.convnext:ConvNextConfig",
+            "efficientnet": "vlp_jax.models.vision.efficientnet:EfficientNetConfig",
         },
         default="vit",
     )

@@ -19,7 +19,7 @@ from vlp_jax.models.layers.positions import (
     rotary2d_unit,
     sincos2d,
 )
-from vlp_jax.models.layers.transformer import AttentionPooling, Encoding
+from vlp_jax.models.layers.transformer import Encoding
 from vlp_jax.models.options import LayerOptions, Precision, with_logical_axes
 from vlp_jax.models.vision.stem import ConvolutionStem, pixels_of, unseen_patches
 from vlp_jax.models.vision.vit_config import ViTConfig as ViTConfig
@@ -150,7 +150,7 @@ class ViT(nn.Module):
     def positions(self, side: int) -> jax.Array | None:
         """The position embedding added to the patches, [1, N, D]; None where there is none."""
         width = self.options.width
-        if self.config.rotary or self.config.position == "none":
+        if self.config.position in ("rotary2d", "rotary2d_unit", "none"):
             return None
         if self.config.position == "sincos2d":
             return jnp.asarray(sincos2d(side, width), self.precision.compute)[None]
@@ -168,8 +168,19 @@ class ViT(nn.Module):
         positions."""
         if not self.config.rotary:
             return None
-        turns = rotary2d if self.config.position == "rotary2d" else rotary2d_unit
-        return jnp.asarray(turns(side, self.options.width // self.options.heads))[None]
+        config, head_dim = self.config, self.options.width // self.options.heads
+        if config.position == "rotary2d_unit":
+            return jnp.asarray(
+                rotary2d_unit(side, head_dim, temperature=config.rotary_temperature)
+            )[None]
+        turns = rotary2d(
+            side,
+            head_dim,
+            temperature=config.rotary_temperature,
+            offset=config.rotary_offset,
+            reference=config.rotary_grid,
+        )
+        return jnp.asarray(turns)[None]
 
     def buckets(self, side: int) -> jax.Array | None:
         """The bucket of each pair of tokens, int32 [M, M]; None without relative positions."""
@@ -214,7 +225,8 @@ class ViT(nn.Module):
         elif self.config.pooling == "mean":
             pooled = patches.astype(jnp.float32).mean(axis=1).astype(x.dtype)
         elif self.config.pooling == "map":
-            pooled = AttentionPooling(options, name="pooling_head")(patches)
+            seen = x if self.config.map_tokens == "all" else patches
+            pooled = self.config.map_pooling(options)(seen)
         else:
             return Encoding(x, None, None, unnormalised=unnormalised)
         pooled = pooled if self.config.norm_before_pooling else norm(pooled)

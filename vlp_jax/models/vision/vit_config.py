@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from vlp_jax.config.fields import between
@@ -15,6 +16,7 @@ from vlp_jax.models.shapes import Grid
 from vlp_jax.models.vision.query_pooling import QueryPoolingConfig
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision.vit import ViT
 
 
@@ -30,15 +32,22 @@ class ViTConfig(QueryPoolingConfig):
     stem_channels: tuple[int, ...] = ()  # of the convolution stem, one per layer
     stem_strides: tuple[int, ...] = ()  # one per layer; their product is the patch size
     patch_bias: bool = True
-    # rotary2d_unit: of coordinates from -1 to 1 (DINOv3)
-    position: Literal["learned", "factorised", "sincos2d", "rotary2d", "rotary2d_unit", "none"] = (
-        "learned"
-    )
+    # rotary2d_unit: of coordinates from -1 to 1 (DINOv3); learned_rotary2d: both (PE, EVA-02)
+    position: Literal[
+        "learned", "factorised", "sincos2d", "rotary2d", "rotary2d_unit", "learned_rotary2d", "none"
+    ] = "learned"
+    # of rotary positions: the inverse of the limit of the frequencies
+    rotary_temperature: float = between(100.0, 1.0)
+    rotary_offset: float = 0.0  # coordinate of the first patch; class tokens and registers are at 0
+    # patches per side of the grid to which coordinates are scaled; None: the image's own
+    rotary_grid: int | None = between(None, 1)
     # BEiT's relative positions, of all layers or of each, without an attention kernel
     position_bias: Literal["none", "shared", "layers"] = "none"
     # queries: learned queries attend to all tokens; the first makes the pooled vector, the others
     # are the tower's tokens
     pooling: Literal["cls", "mean", "map", "queries", "none"] = "cls"
+    # of pooling="map": what its query attends to
+    map_tokens: Literal["patches", "all"] = "patches"
     # None: one where it pools, else none; of several, as in DeiT, the first one pools
     class_tokens: int | None = between(None, 0)
     pooler: bool = False  # a linear layer and tanh on the pooled vector
@@ -73,10 +82,10 @@ class ViTConfig(QueryPoolingConfig):
             )
         if self.pooling == "cls" and not self.front:
             raise ConfigError(f"{self.section}.class_tokens: pooling='cls' needs one or more")
-        if self.pooling == "queries":
+        if self.pooling in ("queries", "map"):
             self.check_queries()
-            if self.pooler:
-                raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
+        if self.pooling == "queries" and self.pooler:
+            raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
         if self.stem == "convolution":
             self.check_stem()
         of_head = "width of a head", self.size.width // self.size.heads
@@ -84,6 +93,7 @@ class ViTConfig(QueryPoolingConfig):
             "sincos2d": ("width", self.size.width),
             "rotary2d": of_head,
             "rotary2d_unit": of_head,
+            "learned_rotary2d": of_head,
         }
         if self.position in divided and divided[self.position][1] % 4:
             what, size = divided[self.position]
@@ -138,7 +148,20 @@ class ViTConfig(QueryPoolingConfig):
     @property
     def rotary(self) -> bool:
         """Whether positions turn queries and keys."""
-        return self.position in ("rotary2d", "rotary2d_unit")
+        return "rotary2d" in self.position
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """The keys of rotary positions and of attention pooling without them."""
+        unused: dict[str, str] = {}
+        if not self.rotary:
+            keys = ("rotary_temperature", "rotary_offset", "rotary_grid")
+            unused = dict.fromkeys(keys, f"with position={self.position!r}, which is not rotary")
+        elif self.position == "rotary2d_unit":
+            keys = ("rotary_offset", "rotary_grid")
+            unused = dict.fromkeys(keys, "with position='rotary2d_unit', of coordinates up to 1")
+        if self.pooling != "map":
+            unused["map_tokens"] = f"with pooling={self.pooling!r}: it is for 'map'"
+        return {**super().ignored(experiment), **unused}
 
     @property
     def class_token(self) -> bool:
@@ -202,11 +225,11 @@ class ViTConfig(QueryPoolingConfig):
             return flops + cross_flops(
                 self.token_width, self.queries, memory=count, memory_width=self.size.width
             )
-        return flops + (
-            pooling_flops(self.size, kept, activation=self.activation)
-            if self.pooling == "map"
-            else 0
-        )
+        if self.pooling != "map":
+            return flops
+        size = dataclasses.replace(self.size, mlp_dim=self.query_mlp_dim or self.size.mlp_dim)
+        seen = count if self.map_tokens == "all" else kept
+        return flops + pooling_flops(size, seen, activation=self.activation)
 
     def stem_flops(self) -> int:
         """From pixels to tokens: one product per patch, or 3x3 convolutions."""

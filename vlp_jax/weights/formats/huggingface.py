@@ -24,6 +24,7 @@ from vlp_jax.weights.tensors import read_json, safetensors_in
 if TYPE_CHECKING:
     from vlp_jax.weights.export import Exported
 
+ONES = (1.0,) * 3
 FILTERS = {1: "lanczos", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
 TOKENIZERS = (
     "tokenizer.json",
@@ -248,7 +249,8 @@ def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
     size = theirs.get("size", {})
     if isinstance(size, int):
         size = {"shortest_edge": size} if theirs.get("do_center_crop") else dict(height=size)
-    crop = bool(theirs.get("do_center_crop")) and "shortest_edge" in size
+    cropped = bool(theirs.get("do_center_crop"))
+    crop = cropped and "shortest_edge" in size
     number = theirs.get("resample", 3)
     if number not in FILTERS:
         raise CheckpointError(
@@ -258,19 +260,41 @@ def image_settings(theirs: Mapping[str, Any], place: str) -> dict[str, Any]:
         raise CheckpointError(
             f"{place}: resizes the shortest edge without do_center_crop, which is not supported"
         )
-    scale = theirs.get("rescale_factor", 1 / 255)
-    if abs(scale * 255 - 1) > 1e-6:
-        raise CheckpointError(f"{place}: rescale_factor is {scale}, and only 1/255 is supported")
-    normalised = theirs.get("do_normalize", True)
-    shown = 1.0
-    if crop and "crop_size" in theirs:
-        shown = side_of(theirs["crop_size"]) / size["shortest_edge"]
+    mean, std = scaling(theirs, place)
+    shown, resized = 1.0, size.get("shortest_edge") or size.get("height")
+    if cropped and resized and "crop_size" in theirs:
+        shown = side_of(theirs["crop_size"]) / resized
     return {
         "data.images.crop_fraction": min(shown, 1.0),
         "data.images.resize": "shortest_side_crop" if crop else "squash",
         "data.images.interpolation": FILTERS[number],
         "data.images.crop_offset": "floor",
-        "data.images.mean": tuple(theirs.get("image_mean", ())) if normalised else (0.0,) * 3,
-        "data.images.std": tuple(theirs.get("image_std", ())) if normalised else (1.0,) * 3,
+        "data.images.mean": mean,
+        "data.images.std": std,
         "data.images.transparency": "composite",  # over white
     }
+
+
+def scaling(theirs: Mapping[str, Any], place: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The mean and the deviation that an image processor subtracts from and divides pixels from 0
+    to 1 by.
+
+    That of EfficientNet may scale them from -1 to 1 first, and divide by the deviation once more.
+
+    Raises:
+      CheckpointError: another scale.
+    """
+    scale, shifted = theirs.get("rescale_factor", 1 / 255), theirs.get("rescale_offset", False)
+    if abs(scale * 255 - (2 if shifted else 1)) > 1e-6:
+        raise CheckpointError(
+            f"{place}: rescale_factor is {scale}, and only {'2/255' if shifted else '1/255'} is "
+            "supported"
+        )
+    normalised = theirs.get("do_normalize", True)
+    std = tuple(theirs.get("image_std", ()))
+    mean, first = (tuple(theirs.get("image_mean", ())), std) if normalised else ((0.0,) * 3, ONES)
+    usual = str(theirs.get("image_processor_type", "")).startswith("EfficientNet")
+    second = std if theirs.get("include_top", usual) else ONES
+    if shifted:
+        mean, first = tuple((each + 1) / 2 for each in mean), tuple(each / 2 for each in first)
+    return mean, tuple(one * other for one, other in zip(first, second, strict=False))

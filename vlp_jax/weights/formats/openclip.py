@@ -167,7 +167,7 @@ def family_of(theirs: Mapping[str, Any], place: str) -> str:
         name = text["hf_model_name"]
         raise CheckpointError(f"{place}: text_cfg.hf_model_name {name!r} is not supported")
     if image.get("timm_model_name"):
-        return "siglip"
+        return "pe" if image["timm_model_name"].startswith("vit_pe_core_") else "siglip"
     if "multimodal_cfg" in theirs:
         return "coca"
     return "resnet" if isinstance(image.get("layers"), list) else "vit"
