@@ -27,6 +27,13 @@ from vlp_jax.training.checkpoints.format import describe, flat, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
 from vlp_jax.training.optimizer import match_rules
 from vlp_jax.training.pretrained import PretrainedConfig
+from vlp_jax.training.renamed_parameters import (
+    Pairs,
+    check_pairs,
+    named_there,
+    renamed,
+    unrolled_names,
+)
 from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
 from vlp_jax.training.restore import find_step
 from vlp_jax.training.state import TrainState, parameter_axes, running_statistics
@@ -48,21 +55,23 @@ class Origin:
       name: name of the entry.
       source: the other model.
       parameters: paths of the parameters that are taken.
-      collections: paths of the other variables that are taken (`batch_stats/...`).
+      collections: {path: path there} of the other variables that are taken (`batch_stats/...`).
       changes: a line for each parameter of another shape there: its path, both shapes, and how it
         is changed.
       left: paths that the patterns find here and that are absent there.
-      unused: paths of the other run that are not taken.
+      unused: paths of the other run that are not taken, layers unrolled.
+      renamed: pairs of paths here and there, as in the config.
       axes: {path: logical axes} of the parameters here.
     """
 
     name: str
     source: WeightSource
     parameters: tuple[str, ...]
-    collections: tuple[str, ...]
+    collections: Mapping[str, str]
     changes: tuple[str, ...]
     left: tuple[str, ...]
     unused: tuple[str, ...]
+    renamed: Pairs
     axes: Mapping[str, Axes]
 
 
@@ -131,7 +140,8 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
     """
     key, folder = f"pretrained.{name}", source.folder
     here = describe(run.shapes.params)
-    there = shapes_as_here(dict(source.parameters), here)
+    check_pairs(f"{key}.renamed", folder, spec.renamed, here, dict(source.parameters))
+    there = shapes_there(source, spec.renamed, here)
     patterns = spec.parameters or (
         MODEL,
         *objectives_that_continue(here, there, source.config, run.config),
@@ -159,17 +169,37 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
         if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape
     ]
     check_words(key, of_words, source, run.preprocessor)
-    kept, known = describe(run.shapes.collections), source.collections
-    beside = [
-        path
-        for path, shape in kept.items()
-        if path.startswith("batch_stats/")
-        and known.get(path) == shape
-        and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)
-    ]
+    beside = statistics_from(source, patterns, spec.renamed, describe(run.shapes.collections))
     left = tuple(path for path in wanted if path not in there)
-    unused = tuple(path for path in there if path not in taken)
-    return Origin(name, source, tuple(taken), tuple(beside), changes, left, unused, axes)
+    used = {named_there(path, spec.renamed) or path for path in unrolled_names(taken)}
+    unused = tuple(path for path in unrolled_names(source.parameters) if path not in used)
+    return Origin(name, source, tuple(taken), beside, changes, left, unused, spec.renamed, axes)
+
+
+def shapes_there(source: WeightSource, pairs: Pairs, here: Shapes) -> Shapes:
+    """The shapes of another model's parameters under the names that they have here."""
+    arrays = {
+        path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in source.parameters.items()
+    }
+    found = jax.eval_shape(functools.partial(renamed, here=here, pairs=pairs), arrays)
+    return shapes_as_here({path: list(array.shape) for path, array in found.items()}, here)
+
+
+def statistics_from(
+    source: WeightSource, patterns: Sequence[str], pairs: Pairs, here: Shapes
+) -> dict[str, str]:
+    """{path here: path there} of the running statistics of parameters that the patterns find."""
+    found: dict[str, str] = {}
+    for path, shape in here.items():
+        collection, _, plain = path.partition("/")
+        there = f"{collection}/{named_there(plain, pairs) or plain}"
+        if (
+            collection == "batch_stats"
+            and source.collections.get(there) == shape
+            and any(re.search(pattern, plain) for pattern in patterns)
+        ):
+            found[path] = there
+    return found
 
 
 def objectives_that_continue(
@@ -295,6 +325,21 @@ def check_words(
         )
 
 
+def taken_from(
+    arrays: dict[str, jax.Array], fresh: dict[str, jax.Array], origin: Origin
+) -> dict[str, jax.Array]:
+    """The parameters of an origin as they are here; a function to trace.
+
+    Args:
+      arrays: {path there: array}.
+      fresh: {path here: array} of those that are taken.
+      origin: what is taken.
+    """
+    shapes = {path: list(array.shape) for path, array in fresh.items()}
+    found = renamed(arrays, shapes, origin.renamed)
+    return as_here(found, fresh, origin.axes, origin.source.position_filter)
+
+
 def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
     """`state` with the values that the origins hold.
 
@@ -308,16 +353,13 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}
         params |= wait_on_cpu(
-            jax.jit(
-                functools.partial(
-                    as_here, axes=origin.axes, position_filter=origin.source.position_filter
-                ),
-                out_shardings=shardings,
-            )(arrays, fresh)
+            jax.jit(functools.partial(taken_from, origin=origin), out_shardings=shardings)(
+                arrays, fresh
+            )
         )
         collections |= {
-            path: jax.device_put(beside[path], collections[path].sharding)
-            for path in origin.collections
+            path: jax.device_put(beside[there], collections[path].sharding)
+            for path, there in origin.collections.items()
         }
         new = (
             f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}"
