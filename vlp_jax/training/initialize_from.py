@@ -45,6 +45,11 @@ if TYPE_CHECKING:
 
 MODEL = "^model/"
 GROUPS = 8  # most groups of parameters that a line names
+# Keys of a part of the model by which the same parameters compute something else.
+COMPUTED = (
+    *("norm", "norm_kind", "norm_epsilon", "activation", "causal", "padding_mask"),
+    *("position_offset", "pooler_activation"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Origin:
       left: paths that the patterns find here and that are absent there.
       unused: paths of the other run that are not taken, layers unrolled.
       renamed: pairs of paths here and there, as in the config.
+      settings: a line for each setting by which the parameters compute something else there.
       axes: {path: logical axes} of the parameters here.
     """
 
@@ -72,6 +78,7 @@ class Origin:
     left: tuple[str, ...]
     unused: tuple[str, ...]
     renamed: Pairs
+    settings: tuple[str, ...]
     axes: Mapping[str, Axes]
 
 
@@ -171,9 +178,47 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
     check_words(key, of_words, source, run.preprocessor)
     beside = statistics_from(source, patterns, spec.renamed, describe(run.shapes.collections))
     left = tuple(path for path in wanted if path not in there)
-    used = {named_there(path, spec.renamed) or path for path in unrolled_names(taken)}
-    unused = tuple(path for path in unrolled_names(source.parameters) if path not in used)
-    return Origin(name, source, tuple(taken), beside, changes, left, unused, spec.renamed, axes)
+    used = {path: named_there(path, spec.renamed) or path for path in unrolled_names(taken)}
+    other = {*unrolled_names(source.parameters)}.difference(used.values())
+    return Origin(
+        name,
+        source,
+        parameters=tuple(taken),
+        collections=beside,
+        changes=changes,
+        left=left,
+        unused=tuple(path for path in unrolled_names(source.parameters) if path in other),
+        renamed=spec.renamed,
+        settings=tuple(other_settings(used, source.config, to_tree(run.config))),
+        axes=axes,
+    )
+
+
+def other_settings(used: Mapping[str, str], there: dict, here: dict) -> list[str]:
+    """Lines about the settings by which parameters compute something else there than here.
+
+    Args:
+      used: {path here: path there} of the parameters.
+      there, here: the configs.
+    """
+    parts = {(part_of(path, here), part_of(name, there)) for path, name in used.items()}
+    return [
+        f"model.{ours}.{key} {here['model'][ours][key]!r} (there {there['model'][theirs][key]!r})"
+        for ours, theirs in sorted(parts)
+        for key in COMPUTED
+        if ours
+        and theirs
+        and key in here["model"][ours]
+        and here["model"][ours][key] != there["model"][theirs].get(key, here["model"][ours][key])
+    ]
+
+
+def part_of(path: str, config: dict) -> str:
+    """The part of the model that a parameter belongs to: "text" of "model/text/position"; "" where
+    it is of none."""
+    first, _, rest = path.partition("/")
+    part = rest.partition("/")[0]
+    return part if first == "model" and isinstance(config["model"].get(part), dict) else ""
 
 
 def shapes_there(source: WeightSource, pairs: Pairs, here: Shapes) -> Shapes:
@@ -367,6 +412,7 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
             else ""
         )
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
+        new += f"; other settings here: {', '.join(origin.settings)}" if origin.settings else ""
         report(
             f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters "
             f"from {origin.source.title}{new}{''.join(f'; {change}' for change in origin.changes)}"
