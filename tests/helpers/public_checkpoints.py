@@ -52,8 +52,8 @@ class Checkpoint:
 
 def drawn(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Random values; those of a variance are positive."""
-    values = rng.standard_normal(shape).astype(np.float32) * 0.1
-    return np.abs(values) + 0.5 if name.endswith("running_var") else values
+    values = np.asarray(rng.standard_normal(shape) * 0.1, np.float32)
+    return np.abs(values) + np.float32(0.5) if name.endswith("running_var") else values
 
 
 def header_of(shapes: dict[str, tuple[int, ...]]) -> tuple[bytes, int]:
