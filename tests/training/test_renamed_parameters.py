@@ -13,7 +13,7 @@ from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.checkpoints.format import describe
 from vlp_jax.training.initialize_from import origin_at, taken_from
 from vlp_jax.training.pretrained import PretrainedConfig
-from vlp_jax.training.renamed_parameters import named_there
+from vlp_jax.training.renamed_parameters import named_there, statistics_from
 from vlp_jax.training.state import abstract_collections, abstract_parameters
 
 TEXT, FUSION = "model/text/transformer/", "model/fusion/transformer/"
@@ -230,25 +230,18 @@ def test_settings_by_which_parameters_compute_something_else_are_listed():
 
 
 def test_running_statistics_are_renamed_with_their_parameters():
-    from vlp_jax.training.initialize_from import statistics_from
-
-    source = types.SimpleNamespace(
-        collections={
-            "batch_stats/model/old/norm/mean": [4],
-            "batch_stats/model/image/norm/var": [4],
-        }
-    )
+    there = {"batch_stats/model/old/norm/mean": [4], "batch_stats/model/image/norm/var": [4]}
     here = {
         "batch_stats/model/image/norm/mean": [4],
         "batch_stats/model/image/norm/var": [4],
         "queue/x": [4],
     }
     pairs = (("model/image/norm/mean", "model/old/norm/mean"),)
-    assert statistics_from(source, ["^model/image/"], pairs, here) == {
+    assert statistics_from(there, ["^model/image/"], pairs, here) == {
         "batch_stats/model/image/norm/mean": "batch_stats/model/old/norm/mean",
         "batch_stats/model/image/norm/var": "batch_stats/model/image/norm/var",
     }
-    assert statistics_from(source, ["^model/text/"], pairs, here) == {}
+    assert statistics_from(there, ["^model/text/"], pairs, here) == {}
 
 
 def test_a_traced_function_takes_them():

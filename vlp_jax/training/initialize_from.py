@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import to_tree
-from vlp_jax.data.config import DataConfig
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.data.text.tokenizer_models import same_vocabulary
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
@@ -25,31 +23,28 @@ from vlp_jax.sharding.parameter_sharding import Axes
 from vlp_jax.training.build import Run, example_batch
 from vlp_jax.training.checkpoints.format import describe, flat, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
+from vlp_jax.training.compared_configs import named, objectives_that_continue, other_settings
 from vlp_jax.training.optimizer import match_rules
-from vlp_jax.training.pretrained import PretrainedConfig
+from vlp_jax.training.pretrained import Pairs, PretrainedConfig
 from vlp_jax.training.renamed_parameters import (
-    Pairs,
     check_pairs,
     named_there,
     renamed,
+    shapes_there,
+    statistics_from,
     unrolled_names,
 )
-from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
+from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths
 from vlp_jax.training.restore import find_step
 from vlp_jax.training.state import TrainState, parameter_axes, running_statistics
 from vlp_jax.training.weight_source import PublicSource, RunSource, WeightSource
 from vlp_jax.weights.public import is_public
 
 if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
+    pass
 
 MODEL = "^model/"
 GROUPS = 8  # most groups of parameters that a line names
-# Keys of a part of the model by which the same parameters compute something else.
-COMPUTED = (
-    *("norm", "norm_kind", "norm_epsilon", "activation", "causal", "padding_mask"),
-    *("position_offset", "pooler_activation"),
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +143,7 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
     key, folder = f"pretrained.{name}", source.folder
     here = describe(run.shapes.params)
     check_pairs(f"{key}.renamed", folder, spec.renamed, here, dict(source.parameters))
-    there = shapes_there(source, spec.renamed, here)
+    there = shapes_there(source.parameters, spec.renamed, here)
     patterns = spec.parameters or (
         MODEL,
         *objectives_that_continue(here, there, source.config, run.config),
@@ -176,10 +171,12 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
         if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape
     ]
     check_words(key, of_words, source, run.preprocessor)
-    beside = statistics_from(source, patterns, spec.renamed, describe(run.shapes.collections))
+    beside = statistics_from(
+        source.collections, patterns, spec.renamed, describe(run.shapes.collections)
+    )
     left = tuple(path for path in wanted if path not in there)
     used = {path: named_there(path, spec.renamed) or path for path in unrolled_names(taken)}
-    other = {*unrolled_names(source.parameters)}.difference(used.values())
+    theirs = {*used.values()}
     return Origin(
         name,
         source,
@@ -187,99 +184,10 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
         collections=beside,
         changes=changes,
         left=left,
-        unused=tuple(path for path in unrolled_names(source.parameters) if path in other),
+        unused=tuple(path for path in unrolled_names(source.parameters) if path not in theirs),
         renamed=spec.renamed,
         settings=tuple(other_settings(used, source.config, to_tree(run.config))),
         axes=axes,
-    )
-
-
-def other_settings(used: Mapping[str, str], there: dict, here: dict) -> list[str]:
-    """Lines about the settings by which parameters compute something else there than here.
-
-    Args:
-      used: {path here: path there} of the parameters.
-      there, here: the configs.
-    """
-    parts = {(part_of(path, here), part_of(name, there)) for path, name in used.items()}
-    return [
-        f"model.{ours}.{key} {here['model'][ours][key]!r} (there {there['model'][theirs][key]!r})"
-        for ours, theirs in sorted(parts)
-        for key in COMPUTED
-        if ours
-        and theirs
-        and key in here["model"][ours]
-        and here["model"][ours][key] != there["model"][theirs].get(key, here["model"][ours][key])
-    ]
-
-
-def part_of(path: str, config: dict) -> str:
-    """The part of the model that a parameter belongs to: "text" of "model/text/position"; "" where
-    it is of none."""
-    first, _, rest = path.partition("/")
-    part = rest.partition("/")[0]
-    return part if first == "model" and isinstance(config["model"].get(part), dict) else ""
-
-
-def shapes_there(source: WeightSource, pairs: Pairs, here: Shapes) -> Shapes:
-    """The shapes of another model's parameters under the names that they have here."""
-    arrays = {
-        path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in source.parameters.items()
-    }
-    found = jax.eval_shape(functools.partial(renamed, here=here, pairs=pairs), arrays)
-    return shapes_as_here({path: list(array.shape) for path, array in found.items()}, here)
-
-
-def statistics_from(
-    source: WeightSource, patterns: Sequence[str], pairs: Pairs, here: Shapes
-) -> dict[str, str]:
-    """{path here: path there} of the running statistics of parameters that the patterns find."""
-    found: dict[str, str] = {}
-    for path, shape in here.items():
-        collection, _, plain = path.partition("/")
-        there = f"{collection}/{named_there(plain, pairs) or plain}"
-        if (
-            collection == "batch_stats"
-            and source.collections.get(there) == shape
-            and any(re.search(pattern, plain) for pattern in patterns)
-        ):
-            found[path] = there
-    return found
-
-
-def objectives_that_continue(
-    here: Shapes, there: Shapes, config_there: dict, config: "Experiment"
-) -> list[str]:
-    """Patterns of the parameters of objectives that are the same in both runs.
-
-    Objectives are the same if their name, kind and the shapes of all parameters are equal. For
-    those with a head for a target, the definition of the target and the source of its classes must
-    be equal too.
-    """
-    found = []
-    for name, objective in config.objectives.items():
-        theirs = config_there["objectives"].get(name, {})
-        pattern = f"^objectives_{re.escape(name)}/"
-        shapes = named(here, (pattern,))
-        if shapes and shapes == named(there, (pattern,)) and theirs.get("kind") == objective.kind:
-            target = objective.target
-            if target is None or (
-                theirs["target"] == target
-                and same_target(config_there["data"], config.data, target)
-            ):
-                found.append(pattern)
-    return found
-
-
-def same_target(there: dict, here: DataConfig, name: str) -> bool:
-    """Whether a target means the same in two runs.
-
-    Classes that are found in the training data need the same training data.
-    """
-    target = here.targets[name]
-    found_in_data = isinstance(target, ClassesConfig) and not target.names
-    return there["targets"].get(name) == to_tree(target) and (
-        not found_in_data or there["train"] == to_tree(here.train)
     )
 
 
@@ -290,15 +198,6 @@ def folder_of(spec: PretrainedConfig, workdir: str) -> str:
         if spec.stage is None
         else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
     )
-
-
-def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
-    """The parameters whose path one of the patterns is found in."""
-    return {
-        path: shape
-        for path, shape in shapes.items()
-        if any(re.search(pattern, path) for pattern in patterns)
-    }
 
 
 def grouped(paths: Sequence[str]) -> str:

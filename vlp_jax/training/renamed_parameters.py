@@ -6,13 +6,17 @@ and in the path there the same number, or one that is so much larger or smaller,
 """
 
 import difflib
+import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from vlp_jax.errors import ConfigError
 from vlp_jax.training.pretrained import NUMBER, Pairs
-from vlp_jax.training.resize_parameters import LAYER, Shapes
+from vlp_jax.training.resize_parameters import LAYER, Shapes, shapes_as_here
 
 LAYER_NUMBER = re.compile(r"layer_\d+")
 
@@ -133,3 +137,27 @@ def nearest(pattern: str, paths: Iterable[str]) -> str:
         parts = LAYER_NUMBER.sub("layer_{}", path).split("/")
         found |= {"/".join(parts[: end + 1]): None for end in range(len(parts))}
     return difflib.get_close_matches(NUMBER.sub("{}", pattern.rstrip("/")), found, 1, 0.0)[0]
+
+
+def shapes_there(there: Mapping[str, Sequence[int]], pairs: Pairs, here: Shapes) -> Shapes:
+    """The shapes of another model's parameters under the names that they have here."""
+    arrays = {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in there.items()}
+    found = jax.eval_shape(functools.partial(renamed, here=here, pairs=pairs), arrays)
+    return shapes_as_here({path: list(array.shape) for path, array in found.items()}, here)
+
+
+def statistics_from(
+    there: Mapping[str, Sequence[int]], patterns: Sequence[str], pairs: Pairs, here: Shapes
+) -> dict[str, str]:
+    """{path here: path there} of the running statistics of parameters that the patterns find."""
+    found: dict[str, str] = {}
+    for path, shape in here.items():
+        collection, _, plain = path.partition("/")
+        name = f"{collection}/{named_there(plain, pairs) or plain}"
+        if (
+            collection == "batch_stats"
+            and there.get(name) == shape
+            and any(re.search(pattern, plain) for pattern in patterns)
+        ):
+            found[path] = name
+    return found
