@@ -21,7 +21,7 @@ As in the released code:
 
 Differences:
 - The encoders start from scratch (released code: from DeiT and BERT), unless `:pretrained` is
-  given.
+  given. It resamples positions of patches by the cubic kernel with a = -1/2 (released code: -3/4).
 - RandAugment has torchvision's ranges, wider for translations: at most 45% of the width (released
   code: 10 pixels).
 - Negatives are drawn by cosines of the student's own embeddings, from the whole batch (released

@@ -13,13 +13,13 @@ As in the released code:
 - Attention weights have dropout 0.1.
 - `:pretrained` starts the image tower from the first eleven layers and the last norm of CLIP's
   ViT-B/16, and the text tower from RoBERTa-base (meter/modules/meter_module.py, lines 71 and 79;
-  meter/modules/clip_model.py, line 55). RoBERTa's positions begin with the third of its
-  table.
+  meter/modules/clip_model.py, line 55). RoBERTa's positions begin with the third of its table.
 
 Differences:
 - The encoders start from scratch (released code: from CLIP and RoBERTa), unless `:pretrained` is
   given.
-- `:pretrained` resamples positions of patches with antialiasing (released code: without).
+- `:pretrained` resamples positions of patches by the cubic kernel with a = -1/2 (released code:
+  -3/4).
 - Pairs with another image are drawn one by one (released code: exactly half of a batch).
 - Towers as wide as the fusion enter it directly (released code: through a linear map).
 

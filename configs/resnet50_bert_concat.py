@@ -11,8 +11,7 @@ one of 768.
 As in the released code:
 - The scales of BatchNorm decay, and those of LayerNorm do not.
 - `:pretrained` starts the image tower from torchvision's ImageNet weights and the text tower with
-  its pooler from BERT-base (mmbt/models/image.py, line 18; mmbt/models/bert.py,
-  line 17).
+  its pooler from BERT-base (mmbt/models/image.py, line 18; mmbt/models/bert.py, line 17).
 
 Differences (released code in parentheses):
 - The model learns by matching, with binary cross-entropy, of each image with its own text and with

@@ -2,8 +2,9 @@
 
 The parts are those of Dosovitskiy et al. 2021 (ViT) and Radford et al. 2019 (GPT-2), combined as in
 transformers' VisionEncoderDecoderModel; both start from scratch here, unless `:pretrained` is
-given: then the encoder starts from ViT-B/16 of ImageNet-21k and the decoder from GPT-2, as in the
-captioners of transformers' documentation. The cross-attention is new.
+given: then the encoder starts from ViT-B/16 of ImageNet-21k and the decoder from GPT-2, as in
+transformers' example of captioning (examples/flax/image-captioning/README.md). The cross-attention
+is new.
 
 Settings: ViT-B/16 at 224 pixels, and GPT-2 small (12 layers, width 768, 50,257 tokens); AdamW as
 for GPT-3 (Brown et al. 2020, appendix B).
