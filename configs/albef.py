@@ -15,9 +15,13 @@ As in the released code:
 - Negatives are drawn at that temperature. The teacher has dropout, too.
 - [SEP] may be masked. Attention weights have dropout 0.1.
 - Captions are cleaned as by its `pre_caption`.
+- `:pretrained` starts the image tower from DeiT-B/16, the text tower from BERT-base's lower half
+  and its embeddings, the fusion from its upper half, and the head of the masked words from BERT's
+  (models/model_pretrain.py, lines 38 to 51).
 
 Differences:
-- The encoders start from scratch (released code: from DeiT and BERT).
+- The encoders start from scratch (released code: from DeiT and BERT), unless `:pretrained` is
+  given. It resamples positions of patches by the cubic kernel with a = -1/2 (released code: -3/4).
 - RandAugment has torchvision's ranges, wider for translations: at most 45% of the width (released
   code: 10 pixels).
 - Negatives are drawn by cosines of the student's own embeddings, from the whole batch (released
@@ -31,6 +35,9 @@ Differences:
 python -m vlp_jax.main --config=configs/albef.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
 
+`--config=configs/albef.py:pretrained` starts from public weights; another place is set as in
+--config.pretrained.text.workdir=huggingface:DIR.
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` draws negatives at the
 initial temperature. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 8 CPU-minutes; contrastive loss
 3.85 (a guess among 320: 5.77), matching 0.46 (a constant answer: 0.64), masked words 2.33
@@ -40,7 +47,14 @@ and 500 ranks more.
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.recipes import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import (
+    ALBEF_OPERATIONS,
+    BERT_BASE,
+    DEIT_BASE,
+    NO_DROPOUT,
+    WEB_SOURCE,
+    on_emoji,
+)
 
 BERT = dict(
     norm="post",
@@ -120,8 +134,24 @@ def get_config(variant="full"):
     config.evaluators = dict(
         val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching"))
     )
-    config = variant_of(config, variant, small)
+    config = variant_of(config, variant, small, pretrained)
     config.evaluators.val_vendor.tasks = ("retrieval", "matching")
+    return config
+
+
+def pretrained(config):
+    text, fusion = "model/text/transformer/", "model/fusion/transformer/"
+    config.pretrained = dict(
+        image=dict(workdir=DEIT_BASE, parameters=("^model/image/",)),
+        text=dict(
+            workdir=BERT_BASE,
+            parameters=("^model/text/", f"^{fusion}", "^objectives_words/"),
+            renamed=(
+                (f"{text}layer_{{}}", f"{text}layer_{{}}"),
+                (f"{fusion}layer_{{}}", f"{text}layer_{{+6}}"),
+            ),
+        ),
+    )
     return config
 
 

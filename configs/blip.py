@@ -15,15 +15,21 @@ As in the released code:
 - All parameters decay, also biases, norms and the temperature.
 - 1e-4 is added to the probabilities of negatives.
 - Captions are cleaned as by its `pre_caption`.
+- `:pretrained` starts the image tower from DeiT-B/16, and the text tower, the decoder's own
+  self-attention and its head from BERT-base (models/blip_pretrain.py, lines 40 to 54 and 91 to 93).
 
 Differences (all else, and all other differences, as in albef.py):
 - The warm-up starts from 0 (released code: 1e-6).
 - [Encode] and [Decode] are two additional learned tokens, and not entries of the vocabulary.
-- The encoders start from scratch (released code: from DeiT and BERT).
+- The encoders start from scratch (released code: from DeiT and BERT), unless `:pretrained` is
+  given.
 - The captioner and filter of web texts (section 3.3) are left out.
 
 python -m vlp_jax.main --config=configs/blip.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
+
+`--config=configs/blip.py:pretrained` starts from public weights; another place is set as in
+--config.pretrained.text.workdir=huggingface:DIR.
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data; `:small` draws negatives at the
 initial temperature. `:small`, 2 cores of an AMD EPYC, 2026-11-30: 6 CPU-minutes; contrastive loss
@@ -34,7 +40,14 @@ model has 8.33, 50% and 840. Required of a run: 4 less per token, 10 points and 
 """
 
 from vlp_jax.config import base, variant_of
-from vlp_jax.config.recipes import ALBEF_OPERATIONS, NO_DROPOUT, WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import (
+    ALBEF_OPERATIONS,
+    BERT_BASE,
+    DEIT_BASE,
+    NO_DROPOUT,
+    WEB_SOURCE,
+    on_emoji,
+)
 
 BERT = dict(
     norm="post",
@@ -108,8 +121,25 @@ def get_config(variant="full"):
             source="embedded:emoji/val_vendor", tasks=("retrieval", "matching", "captions")
         )
     )
-    config = variant_of(config, variant, small)
+    config = variant_of(config, variant, small, pretrained)
     config.evaluators.val_vendor.tasks = ("retrieval", "matching", "captions")
+    return config
+
+
+def pretrained(config):
+    layer = "model/text/transformer/layer_{}/"
+    own = ("attention", "attention_norm")  # of the decoder
+    config.pretrained = dict(
+        image=dict(workdir=DEIT_BASE, parameters=("^model/image/",)),
+        text=dict(
+            workdir=BERT_BASE,
+            parameters=("^model/text/", "^model/decoder/"),
+            renamed=(
+                *((f"{layer}decoder_{name}", f"{layer}{name}") for name in own),
+                ("model/decoder", "objectives_words/head"),
+            ),
+        ),
+    )
     return config
 
 

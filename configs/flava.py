@@ -18,7 +18,9 @@ Differences:
   of codes, 8,192 (paper: DALL-E's pretrained dVAE).
 - MIM and MLM use the pairs themselves, in every update (paper: ImageNet and text corpora, each in
   15% of the updates).
-- The encoders start from scratch (paper: from DINO and masked-language modelling).
+- The encoders start from scratch (paper: from DINO and masked-language modelling). `:pretrained`
+  starts the image tower from DINO's ViT-B/16; the paper's text tower has not been published alone,
+  and BERT has other layers, whose norms are behind each branch.
 - Matching uses unmasked pairs (paper: masked ones).
 - A negative text is drawn for matching alone (released code: for all losses except those of true
   pairs).
@@ -27,6 +29,9 @@ Differences:
 
 python -m vlp_jax.main --config=configs/flava.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
+
+`--config=configs/flava.py:pretrained` starts from public weights; another place is set by
+--config.pretrained.image.workdir=timm:DIR.
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 7 CPU-minutes; means of the last ten rows: contrast 2.09 (a guess among 64: 4.16),
@@ -103,8 +108,16 @@ def get_config(variant="full"):
     config.evaluators = dict(
         val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("retrieval", "matching"))
     )
-    config = variant_of(config, variant, small)
+    config = variant_of(config, variant, small, pretrained)
     config.evaluators.val_vendor.tasks = ("retrieval", "matching")
+    return config
+
+
+def pretrained(config):
+    config.model.image.norm_epsilon = 1e-6
+    config.pretrained = dict(
+        image=dict(workdir="timm:timm/vit_base_patch16_224.dino", parameters=("^model/image/",))
+    )
     return config
 
 

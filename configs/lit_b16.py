@@ -6,7 +6,10 @@ decay 1e-4; cosine after 10,000 steps of warm-up; gradients clipped at 1; initia
 tokens of SentencePiece; no projection after the image tower. Weight decay and text as in
 siglip_b16.py.
 
-The locked tower keeps its initial values: random ones, unless `pretrained` loads others.
+The locked tower keeps its initial values: random ones, or with `:pretrained` those of AugReg's
+ViT-B/16 of ImageNet-21k (Steiner et al. 2021), as in big_vision (lit_coco.py and common.py in
+big_vision/configs/proj/image_text: `inits`). The text tower starts from scratch, as it has SigLIP's
+architecture and not BERT's.
 
 Differences from big_vision:
 - Its only public config, lit_coco.py, is an example for COCO: weight decay 0.01, warm-up over 3% of
@@ -19,6 +22,9 @@ big_vision.
 
 python -m vlp_jax.main --config=configs/lit_b16.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
+
+`--config=configs/lit_b16.py:pretrained` starts from public weights; another place is set by
+--config.pretrained.image.workdir=timm:DIR.
 
 The tokenizer is downloaded once from the Hugging Face hub; without a network:
 --config.data.text.tokenizer=FOLDER.
@@ -44,4 +50,13 @@ def get_config(variant="full"):
         kind="adafactor", b2=0.999, learning_rate=1e-3, clip_norm=1.0, frozen=("^model/image/",)
     )
     config.optimizer.schedule.update(kind="cosine", warmup=10_000.0)
-    return variant_of(config, variant)
+    return variant_of(config, variant, pretrained=pretrained)
+
+
+def pretrained(config):
+    config.pretrained = dict(
+        image=dict(
+            workdir="timm:timm/vit_base_patch16_224.augreg_in21k", parameters=("^model/image/",)
+        )
+    )
+    return config

@@ -11,14 +11,23 @@ As in the released code:
 - Each pair is classified once, half of them with another image.
 - The scales of the image tower's norms decay, those of other norms do not.
 - Attention weights have dropout 0.1.
+- `:pretrained` starts the image tower from the first eleven layers and the last norm of CLIP's
+  ViT-B/16, and the text tower from RoBERTa-base (meter/modules/meter_module.py, lines 71 and 79;
+  meter/modules/clip_model.py, line 55). RoBERTa's positions begin with the third of its table.
 
 Differences:
-- The encoders start from scratch (released code: from CLIP and RoBERTa).
+- The encoders start from scratch (released code: from CLIP and RoBERTa), unless `:pretrained` is
+  given.
+- `:pretrained` resamples positions of patches by the cubic kernel with a = -1/2 (released code:
+  -3/4).
 - Pairs with another image are drawn one by one (released code: exactly half of a batch).
 - Towers as wide as the fusion enter it directly (released code: through a linear map).
 
 python -m vlp_jax.main --config=configs/meter.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
+
+`--config=configs/meter.py:pretrained` starts from public weights; another place is set as in
+--config.pretrained.text.workdir=huggingface:DIR.
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 10 CPU-minutes; matching 0.45, the mean of the last ten rows (a constant answer: 0.64),
@@ -103,9 +112,23 @@ def get_config(variant="full"):
     )
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
-    config = variant_of(config, variant, small)
+    config = variant_of(config, variant, small, pretrained)
     config.evaluators = dict(
         val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",))
+    )
+    return config
+
+
+def pretrained(config):
+    config.model.text.position_offset = 2
+    layers = "model/image/transformer/layer_{}"  # the first eleven of twelve
+    config.pretrained = dict(
+        image=dict(
+            workdir="openclip:timm/vit_base_patch16_clip_224.openai",
+            parameters=("^model/image/",),
+            renamed=((layers, layers),),
+        ),
+        text=dict(workdir="huggingface:FacebookAI/roberta-base", parameters=("^model/text/",)),
     )
     return config
 

@@ -8,13 +8,16 @@ Settings of MMBT's paper and code: Adam with learning rate 1e-4 and weight decay
 a tenth of the run, then linear to 0; batch 128; at most 100 epochs; hidden layers with ReLU, here
 one of 768.
 
-As in the released code: the scales of BatchNorm decay, and those of LayerNorm do not.
+As in the released code:
+- The scales of BatchNorm decay, and those of LayerNorm do not.
+- `:pretrained` starts the image tower from torchvision's ImageNet weights and the text tower with
+  its pooler from BERT-base (mmbt/models/image.py, line 18; mmbt/models/bert.py, line 17).
 
 Differences (released code in parentheses):
 - The model learns by matching, with binary cross-entropy, of each image with its own text and with
   a negative one (classification).
 - The image tower is a ResNet-50 (ResNet-152), texts have up to 77 tokens (512), and both towers
-  start from scratch (from pretrained towers).
+  start from scratch (from pretrained towers), unless `:pretrained` is given.
 - Gradients are not accumulated, as BatchNorm's statistics are those of a whole batch (accumulated
   over 24 batches before each update).
 - The learning rate is only linear (also halved where the validation stalls).
@@ -25,6 +28,9 @@ Differences (released code in parentheses):
 python -m vlp_jax.main --config=configs/resnet50_bert_concat.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
 
+`--config=configs/resnet50_bert_concat.py:pretrained` starts from public weights; another place is
+set as in --config.pretrained.text.workdir=huggingface:DIR.
+
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 5 CPU-minutes; matching 0.42, the mean of the last ten rows (a constant answer: 0.69).
 On val_vendor 72% of pairs are classified correctly, where always the same answer has 50%; a match
@@ -32,7 +38,7 @@ is predicted with precision 0.74 and recall 0.69, F1 0.71, by always yes with 0.
 """
 
 from vlp_jax.config import base, to_tree, variant_of
-from vlp_jax.config.recipes import WEB_SOURCE, on_emoji
+from vlp_jax.config.recipes import BERT_BASE, WEB_SOURCE, on_emoji
 from vlp_jax.models.vision.resnet import ResNetConfig
 from vlp_jax.training.optimizers.base import OptimizerConfig
 
@@ -88,9 +94,17 @@ def get_config(variant="full"):
     )
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
-    config = variant_of(config, variant, small)
+    config = variant_of(config, variant, small, pretrained)
     config.evaluators = dict(
         val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",))
+    )
+    return config
+
+
+def pretrained(config):
+    config.pretrained = dict(
+        image=dict(workdir="timm:timm/resnet50.tv_in1k", parameters=("^model/image/",)),
+        text=dict(workdir=BERT_BASE, parameters=("^model/text/",)),
     )
     return config
 

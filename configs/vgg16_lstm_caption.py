@@ -7,16 +7,24 @@ combines the two.
 Settings: word embeddings and states of 512, dropout 0.5; Adam at 4e-4 with b1 0.8, 80 captions per
 batch; 60 epochs of COCO's 113,287 x 5 captions (neuraltalk2 sets no end).
 
+As in neuraltalk2, `:pretrained` has the encoder as it was trained on ImageNet, without BatchNorm
+and with its fully connected layers, and does not train it (train.lua: `cnn_model`,
+`finetune_cnn_after`; misc/net_utils.lua: `build_cnn`).
+
 Differences from neuraltalk2:
-- The encoder starts from scratch (there: from ImageNet). It therefore has BatchNorm, the learning
-  rate of the rest, and the mean of its last feature map in place of the fully connected layers.
-  There it is trained only by an option, at 1e-5.
+- The encoder starts from scratch (there: from ImageNet), unless `:pretrained` is given. It
+  therefore has BatchNorm, the learning rate of the rest, and the mean of its last feature map in
+  place of the fully connected layers. There it is trained only by an option, at 1e-5.
+- `:pretrained` has torchvision's weights (there: those of the paper's authors, in Caffe).
 - Captions consist of GPT-2's tokens (there: of COCO's frequent words).
 - Gradients are clipped by their norm (there: each element to 0.1).
 - Crops have 90% to 100% of the area (there: 224 x 224 of 256 x 256 pixels).
 
 python -m vlp_jax.main --config=configs/vgg16_lstm_caption.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
+
+`--config=configs/vgg16_lstm_caption.py:pretrained` starts from public weights; another place is set
+by --config.pretrained.image.workdir=timm:DIR.
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-28: 9 CPU-minutes while other work ran; captioning loss 1.61 per token, the mean of four
@@ -53,7 +61,16 @@ def get_config(variant="full"):
     )
     config.optimizer.schedule.update(kind="constant")
     config.precision.compute = "bfloat16"
-    return captioner(variant_of(config, variant, on_emoji), variant)
+    return captioner(variant_of(config, variant, on_emoji, pretrained), variant)
+
+
+def pretrained(config):
+    config.model.image.update(norm="none", pooling="hidden")
+    config.optimizer.frozen = ("^model/image/",)
+    config.pretrained = dict(
+        image=dict(workdir="timm:timm/vgg16.tv_in1k", parameters=("^model/image/",))
+    )
+    return config
 
 
 def captioner(config, variant):
@@ -63,7 +80,7 @@ def captioner(config, variant):
         config.steps = 1000
         config.model.decoder.dropout = 0.1
         config.checkpoint.every_steps = 1000
-    if variant != "full":
+    if variant in ("smoke", "small"):
         config.evaluators = dict(
             val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("captions",))
         )

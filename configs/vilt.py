@@ -9,17 +9,24 @@ As in the released code:
 - Each pair is classified once, half of them with another image.
 - Dropout 0.1 of the embeddings of patches and words, of the output of each residual branch, and
   inside each MLP; none of the attention weights.
+- `:pretrained` starts the embeddings of patches, the layers and their last norm from the original
+  ViT-B/32 of ImageNet-21k and ImageNet at 384 pixels (vilt/modules/vilt_module.py:
+  `self.transformer`; vilt/config.py: `vit`). Its words are new ones. Its epsilon is 1e-6, with
+  which the ViT was trained (config.json of the hub: 1e-12).
 
 Differences:
 - Both sides of an image are resized to 384 (released code: aspect ratio kept, longer side up to
   640).
-- The layers start from scratch (released code: from ImageNet's ViT).
+- The layers start from scratch (released code: from ImageNet's ViT), unless `:pretrained` is given.
 - Pairs with another image are drawn one by one (released code: exactly half of a batch).
 - The alignment of words and patches is left out.
 - The warm-up is the paper's (the code's `step200k` leaves it at 2,500 updates).
 
 python -m vlp_jax.main --config=configs/vilt.py --workdir=DIR \
     '--config.data.train.source=webdataset:...'
+
+`--config=configs/vilt.py:pretrained` starts from public weights; another place is set by
+--config.pretrained.layers.workdir=huggingface:DIR.
 
 `:small` and `:smoke` shrink it for a CPU and the embedded data. `:small`, 2 cores of an AMD EPYC,
 2026-11-30: 10 CPU-minutes; matching 0.48, the mean of the last ten rows (a constant answer: 0.64),
@@ -86,9 +93,23 @@ def get_config(variant="full"):
     config.optimizer.update(learning_rate=1e-4, b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.01)
     config.optimizer.schedule.update(kind="linear", warmup=0.1)
     config.precision.compute = "bfloat16"
-    config = variant_of(config, variant, small)
+    config = variant_of(config, variant, small, pretrained)
     config.evaluators = dict(
         val_vendor=dict(source="embedded:emoji/val_vendor", tasks=("matching",))
+    )
+    return config
+
+
+def pretrained(config):
+    config.pretrained = dict(
+        layers=dict(
+            workdir="huggingface:google/vit-base-patch32-384",
+            parameters=("^model/image/", "^model/fusion/(transformer|norm)/"),
+            renamed=(
+                ("model/fusion/transformer", "model/image/transformer"),
+                ("model/fusion/norm", "model/image/norm"),
+            ),
+        )
     )
     return config
 

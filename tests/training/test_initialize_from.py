@@ -130,6 +130,23 @@ def test_objectives_that_continue_keep_what_they_have_learned_and_others_begin_f
     assert "not pretrained, as initialised by the seed: objectives_contrastive (2)" in said
 
 
+@pytest.mark.full
+def test_a_run_begins_with_parameters_that_have_another_name_in_the_other(
+    train, source, fresh, tmp_path, capsys
+):
+    image, text = "model/image/transformer/layer_{}", "model/text/transformer/layer_{}"
+    entry = (
+        f"'workdir':'{source}','parameters':('^model/image/',),'renamed':(('{image}','{text}'),)"
+    )
+    run = train(tmp_path / "run", f"pretrained={{'a':{{{entry}}}}}", *UNCHANGED)
+    begun, theirs = parameters(run), parameters(source, ema=True)
+    for path, value in begun.items():
+        name = path.replace("image/transformer", "text/transformer")
+        expected = theirs[name] if path.startswith("model/image/") else fresh[path]
+        np.testing.assert_array_equal(value, expected, err_msg=path)
+    assert "not taken from there: model/image (" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [

@@ -16,6 +16,8 @@ from vlp_jax.data.images.config import AugmentationConfig
 from vlp_jax.data.text.tokenizer import TextConfig
 from vlp_jax.errors import ConfigError
 
+Change = Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict]
+
 
 def base() -> ml_collections.ConfigDict:
     """Every section and key of `Experiment` at its default, open to assignment.
@@ -31,16 +33,20 @@ def base() -> ml_collections.ConfigDict:
 def variant_of(
     config: ml_collections.ConfigDict,
     variant: str,
-    small: Callable[[ml_collections.ConfigDict], ml_collections.ConfigDict] | None = None,
+    small: Change | None = None,
+    pretrained: Change | None = None,
 ) -> ml_collections.ConfigDict:
-    """The variant of a config: "full", "smoke" or "small".
+    """The variant of a config: "full", "smoke", "small" or "pretrained".
 
     "full" is the config itself, "smoke" its `smoke` form, "small" the result of the recipe's own
-    `small`. A duration set afterwards replaces its own.
+    `small`, and "pretrained" that of its own `pretrained`, the full recipe from public weights. A
+    duration set afterwards replaces its own.
 
     Raises: ConfigError for an unknown variant.
     """
-    variants = {"full": lambda config: config, "smoke": smoke} | ({"small": small} if small else {})
+    variants: dict[str, Change] = {"full": lambda config: config, "smoke": smoke}
+    variants |= {"small": small} if small else {}
+    variants |= {"pretrained": pretrained} if pretrained else {}
     if variant not in variants:
         raise ConfigError(f"unknown variant {variant!r}, expected {', '.join(map(repr, variants))}")
     return as_recipe(variants[variant](settle(config)))
@@ -183,6 +189,9 @@ NO_DROPOUT = dict(dropout=0.0, attention_dropout=0.0, mlp_dropout=0.0)
 SMOKE_EMA = 0.9  # with a larger decay, an EMA over 42 steps is close to the initial parameters
 EMBEDDED_VOCABULARY = 4096
 WITH_MASK_TOKEN = EMBEDDED_VOCABULARY + 8
+# Public weights that several recipes start from.
+BERT_BASE = "huggingface:google-bert/bert-base-uncased"
+DEIT_BASE = "timm:timm/deit_base_patch16_224.fb_in1k"
 WEB_SOURCE = "webdataset:/data/pairs/{00000..41407}.tar"  # a placeholder to be overridden
 
 

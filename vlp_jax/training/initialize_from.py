@@ -12,9 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from vlp_jax.config import to_tree
-from vlp_jax.data.config import DataConfig
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.target_kinds import ClassesConfig
 from vlp_jax.data.text.tokenizer_models import same_vocabulary
 from vlp_jax.distributed.exchange import broadcast_from_primary, wait_on_cpu
 from vlp_jax.errors import CheckpointError, ConfigError
@@ -25,16 +23,25 @@ from vlp_jax.sharding.parameter_sharding import Axes
 from vlp_jax.training.build import Run, example_batch
 from vlp_jax.training.checkpoints.format import describe, flat, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
+from vlp_jax.training.compared_configs import named, objectives_that_continue, other_settings
 from vlp_jax.training.optimizer import match_rules
-from vlp_jax.training.pretrained import PretrainedConfig
-from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths, shapes_as_here
+from vlp_jax.training.pretrained import Pairs, PretrainedConfig
+from vlp_jax.training.renamed_parameters import (
+    check_pairs,
+    named_there,
+    renamed,
+    shapes_there,
+    statistics_from,
+    unrolled_names,
+)
+from vlp_jax.training.resize_parameters import Shapes, as_here, change_of, depths
 from vlp_jax.training.restore import find_step
 from vlp_jax.training.state import TrainState, parameter_axes, running_statistics
 from vlp_jax.training.weight_source import PublicSource, RunSource, WeightSource
 from vlp_jax.weights.public import is_public
 
 if TYPE_CHECKING:
-    from vlp_jax.experiment import Experiment
+    pass
 
 MODEL = "^model/"
 GROUPS = 8  # most groups of parameters that a line names
@@ -48,21 +55,25 @@ class Origin:
       name: name of the entry.
       source: the other model.
       parameters: paths of the parameters that are taken.
-      collections: paths of the other variables that are taken (`batch_stats/...`).
+      collections: {path: path there} of the other variables that are taken (`batch_stats/...`).
       changes: a line for each parameter of another shape there: its path, both shapes, and how it
         is changed.
       left: paths that the patterns find here and that are absent there.
-      unused: paths of the other run that are not taken.
+      unused: paths of the other run that are not taken, layers unrolled.
+      renamed: pairs of paths here and there, as in the config.
+      settings: a line for each setting by which the parameters compute something else there.
       axes: {path: logical axes} of the parameters here.
     """
 
     name: str
     source: WeightSource
     parameters: tuple[str, ...]
-    collections: tuple[str, ...]
+    collections: Mapping[str, str]
     changes: tuple[str, ...]
     left: tuple[str, ...]
     unused: tuple[str, ...]
+    renamed: Pairs
+    settings: tuple[str, ...]
     axes: Mapping[str, Axes]
 
 
@@ -131,7 +142,8 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
     """
     key, folder = f"pretrained.{name}", source.folder
     here = describe(run.shapes.params)
-    there = shapes_as_here(dict(source.parameters), here)
+    check_pairs(f"{key}.renamed", folder, spec.renamed, here, dict(source.parameters))
+    there = shapes_there(source.parameters, spec.renamed, here)
     patterns = spec.parameters or (
         MODEL,
         *objectives_that_continue(here, there, source.config, run.config),
@@ -159,52 +171,23 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
         if WORDS in axes.get(path, ()) and run.config.model.text.vocab_size in shape
     ]
     check_words(key, of_words, source, run.preprocessor)
-    kept, known = describe(run.shapes.collections), source.collections
-    beside = [
-        path
-        for path, shape in kept.items()
-        if path.startswith("batch_stats/")
-        and known.get(path) == shape
-        and any(re.search(pattern, path.removeprefix("batch_stats/")) for pattern in patterns)
-    ]
+    beside = statistics_from(
+        source.collections, patterns, spec.renamed, describe(run.shapes.collections)
+    )
     left = tuple(path for path in wanted if path not in there)
-    unused = tuple(path for path in there if path not in taken)
-    return Origin(name, source, tuple(taken), tuple(beside), changes, left, unused, axes)
-
-
-def objectives_that_continue(
-    here: Shapes, there: Shapes, config_there: dict, config: "Experiment"
-) -> list[str]:
-    """Patterns of the parameters of objectives that are the same in both runs.
-
-    Objectives are the same if their name, kind and the shapes of all parameters are equal. For
-    those with a head for a target, the definition of the target and the source of its classes must
-    be equal too.
-    """
-    found = []
-    for name, objective in config.objectives.items():
-        theirs = config_there["objectives"].get(name, {})
-        pattern = f"^objectives_{re.escape(name)}/"
-        shapes = named(here, (pattern,))
-        if shapes and shapes == named(there, (pattern,)) and theirs.get("kind") == objective.kind:
-            target = objective.target
-            if target is None or (
-                theirs["target"] == target
-                and same_target(config_there["data"], config.data, target)
-            ):
-                found.append(pattern)
-    return found
-
-
-def same_target(there: dict, here: DataConfig, name: str) -> bool:
-    """Whether a target means the same in two runs.
-
-    Classes that are found in the training data need the same training data.
-    """
-    target = here.targets[name]
-    found_in_data = isinstance(target, ClassesConfig) and not target.names
-    return there["targets"].get(name) == to_tree(target) and (
-        not found_in_data or there["train"] == to_tree(here.train)
+    used = {path: named_there(path, spec.renamed) or path for path in unrolled_names(taken)}
+    theirs = {*used.values()}
+    return Origin(
+        name,
+        source,
+        parameters=tuple(taken),
+        collections=beside,
+        changes=changes,
+        left=left,
+        unused=tuple(path for path in unrolled_names(source.parameters) if path not in theirs),
+        renamed=spec.renamed,
+        settings=tuple(other_settings(used, source.config, to_tree(run.config))),
+        axes=axes,
     )
 
 
@@ -215,15 +198,6 @@ def folder_of(spec: PretrainedConfig, workdir: str) -> str:
         if spec.stage is None
         else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
     )
-
-
-def named(shapes: Shapes, patterns: tuple[str, ...]) -> Shapes:
-    """The parameters whose path one of the patterns is found in."""
-    return {
-        path: shape
-        for path, shape in shapes.items()
-        if any(re.search(pattern, path) for pattern in patterns)
-    }
 
 
 def grouped(paths: Sequence[str]) -> str:
@@ -295,6 +269,21 @@ def check_words(
         )
 
 
+def taken_from(
+    arrays: dict[str, jax.Array], fresh: dict[str, jax.Array], origin: Origin
+) -> dict[str, jax.Array]:
+    """The parameters of an origin as they are here; a function to trace.
+
+    Args:
+      arrays: {path there: array}.
+      fresh: {path here: array} of those that are taken.
+      origin: what is taken.
+    """
+    shapes = {path: list(array.shape) for path, array in fresh.items()}
+    found = renamed(arrays, shapes, origin.renamed)
+    return as_here(found, fresh, origin.axes, origin.source.position_filter)
+
+
 def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -> TrainState:
     """`state` with the values that the origins hold.
 
@@ -308,16 +297,13 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
         fresh = {path: params[path] for path in origin.parameters}
         shardings = {path: array.sharding for path, array in fresh.items()}
         params |= wait_on_cpu(
-            jax.jit(
-                functools.partial(
-                    as_here, axes=origin.axes, position_filter=origin.source.position_filter
-                ),
-                out_shardings=shardings,
-            )(arrays, fresh)
+            jax.jit(functools.partial(taken_from, origin=origin), out_shardings=shardings)(
+                arrays, fresh
+            )
         )
         collections |= {
-            path: jax.device_put(beside[path], collections[path].sharding)
-            for path in origin.collections
+            path: jax.device_put(beside[there], collections[path].sharding)
+            for path, there in origin.collections.items()
         }
         new = (
             f"; new ones that it lacks: {len(origin.left)}, such as {origin.left[0]}"
@@ -325,6 +311,7 @@ def initialize_state(state: TrainState, origins: list[Origin], layout: Layout) -
             else ""
         )
         new += f"; not taken from there: {grouped(origin.unused)}" if origin.unused else ""
+        new += f"; other settings here: {', '.join(origin.settings)}" if origin.settings else ""
         report(
             f"pretrained.{origin.name}: {len(origin.parameters)} of {len(params)} parameters "
             f"from {origin.source.title}{new}{''.join(f'; {change}' for change in origin.changes)}"
