@@ -54,7 +54,7 @@ def test_a_revision_is_passed_on(hub):
 @pytest.mark.parametrize("place", ["owner/name", "owner/name@v1"])
 def test_a_repository_with_pickles_alone_is_refused_with_a_way_out(hub, place):
     hub(there=("config.json",))
-    with pytest.raises(CheckpointError, match=f"^{place}: .* owner/name@refs/pr/NUMBER"):
+    with pytest.raises(CheckpointError, match=f"{place}: .* owner/name@refs/pr/NUMBER"):
         local_folder(place)
 
 
