@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 from vlp_jax.config.fields import between
@@ -15,6 +16,7 @@ from vlp_jax.models.shapes import Grid
 from vlp_jax.models.vision.query_pooling import QueryPoolingConfig
 
 if TYPE_CHECKING:
+    from vlp_jax.experiment import Experiment
     from vlp_jax.models.vision.vit import ViT
 
 
@@ -48,6 +50,8 @@ class ViTConfig(QueryPoolingConfig):
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
     norm_before_pooling: bool = True
+    # the final norm once more, on a vector that is pooled behind it
+    norm_pooled: bool = False
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
@@ -77,6 +81,10 @@ class ViTConfig(QueryPoolingConfig):
             self.check_queries()
             if self.pooler:
                 raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
+            if self.norm_pooled:
+                raise ConfigError(
+                    f"{self.section}.norm_pooled: is for another pooling than 'queries'"
+                )
         if self.stem == "convolution":
             self.check_stem()
         of_head = "width of a head", self.size.width // self.size.heads
@@ -108,6 +116,13 @@ class ViTConfig(QueryPoolingConfig):
                 f"{self.section}.stem_strides: {self.stem_strides} multiply to "
                 f"{product}, the patch size is {self.patch}"
             )
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`norm_pooled`, where the pooled vector is normed once at any rate."""
+        unused = (
+            {} if self.norm_before_pooling else {"norm_pooled": "with norm_before_pooling=False"}
+        )
+        return {**super().ignored(experiment), **unused}
 
     @property
     def patch(self) -> int:
