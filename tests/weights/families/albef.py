@@ -161,6 +161,7 @@ def text_encoder(variant):
     head = modeling_bert.BertOnlyMLMHead(config)
     bert = Bert()
     head.predictions.decoder.weight = bert.embeddings.word_embeddings.weight
+    head.predictions.decoder.bias = head.predictions.bias
     return nn.ModuleDict({"bert": bert, "cls": head})
 
 

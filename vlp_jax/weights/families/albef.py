@@ -108,8 +108,8 @@ class Albef(ReleasedCode):
     )
 
     def names(self, shapes: Mapping[str, Shape]) -> dict[str, str]:
-        """Without the prefix "bert.", and with names of their own for the layers of the fusion, from
-        the first that has cross-attention."""
+        """Without the prefix "bert.", and with names of their own for the layers of the fusion,
+        from the first that has cross-attention."""
         found = {
             name.replace("text_encoder.bert.", "text_encoder."): file
             for name, file in super().names(shapes).items()
