@@ -3,6 +3,8 @@ of plain PyTorch, as its source has it (github salesforce/ALBEF, models): model_
 (parts) and :88 (forward pass), model_retrieval.py (names of the text encoder), vit.py (`Block`,
 `VisionTransformer`), xbert.py (`BertLayer`, `BertEncoder`, `BertOnlyMLMHead`)."""
 
+import re
+
 import vilt_masked
 from weight_reference import (
     SIZES,
@@ -200,7 +202,13 @@ def build(variant):
 def save(model, folder):
     from safetensors.torch import save_file
 
-    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    # of the momentum model only some, for a small file
+    left_out = re.compile(r"(visual|text)_encoder_m\..*(blocks|layer|word_embeddings|decoder)")
+    tensors = {
+        name: value.clone()
+        for name, value in model.state_dict().items()
+        if not left_out.match(name)
+    }
     save_file(tensors, folder / "model.safetensors")
     write_json(folder / "config.json", settings_of(model.variant))
 

@@ -18,7 +18,7 @@ from weight_reference import (
 )
 
 FORMAT = "original"
-WIDTHS, HEADS, RATIOS = (20, 24, 32), (2, 3, 4), (2, 4, 3)
+WIDTHS, HEADS, RATIOS, LAYERS = (20, 24, 32), (2, 3, 4), (1, 3, 2), (2, 1, 2)
 TOKENIZERS = ("roberta-base", "bert-base-uncased", "roberta-large")
 BEYOND = 3  # positions that no text reaches
 
@@ -46,7 +46,7 @@ def settings_of(variant):
         hidden_size=WIDTHS[variant],
         num_heads=HEADS[variant],
         num_layers=6,
-        num_top_layer=2,
+        num_top_layer=LAYERS[variant],
         mlp_ratio=RATIOS[variant],
         drop_rate=0.1,
         loss_names=dict(itm=1, mlm=1),
