@@ -18,9 +18,9 @@ from weight_reference import (
 )
 
 FORMAT = "original"
-WIDTHS, HEADS, RATIOS, LAYERS = (20, 24, 32), (2, 3, 4), (1, 3, 2), (2, 1, 2)
+WIDTHS, HEADS, RATIOS, LAYERS = (20, 24, 32), (2, 3, 4), (1, 2, 3), (2, 1, 2)
 TOKENIZERS = ("roberta-base", "bert-base-uncased", "roberta-large")
-BEYOND = 3  # positions that no text reaches
+ANSWERS, BEYOND = 7, 3  # classes of VQA, positions that no text reaches
 
 
 def prepare():
@@ -49,7 +49,8 @@ def settings_of(variant):
         num_top_layer=LAYERS[variant],
         mlp_ratio=RATIOS[variant],
         drop_rate=0.1,
-        loss_names=dict(itm=1, mlm=1),
+        loss_names=dict(mlm=1, vqa=1) if variant == 1 else dict(itm=1, mlm=1),
+        vqav2_label_size=ANSWERS,
     )
 
 
@@ -189,7 +190,15 @@ def build(variant):
             self.cross_modal_image_layers, self.cross_modal_text_layers = layers
             self.cross_modal_image_pooler, self.cross_modal_text_pooler = Pooler(), Pooler()
             self.mlm_score = WordHead()
-            self.itm_score = nn.ModuleDict({"fc": nn.Linear(2 * width, 2)})
+            if variant == 1:  # fine-tuned
+                self.vqa_classifier = nn.Sequential(
+                    nn.Linear(2 * width, 2 * width),
+                    nn.LayerNorm(2 * width),
+                    nn.GELU(),
+                    nn.Linear(2 * width, ANSWERS),
+                )
+            else:
+                self.itm_score = nn.ModuleDict({"fc": nn.Linear(2 * width, 2)})
 
         def forward(self, image, text, mask):
             hidden = -1e4 * (1.0 - mask[:, None, None].float())
@@ -213,6 +222,8 @@ def save(model, folder):
 
     save_file(model.state_dict(), folder / "model.safetensors")
     write_json(folder / "config.json", settings_of(model.variant))
+    if model.variant == 1:
+        (folder / "answers.txt").write_text("\n".join(map(str, range(ANSWERS))))
 
 
 def inputs(variant, rng):
@@ -230,11 +241,11 @@ def outputs(model, inputs):
     with torch.no_grad():
         text, image, pooled = model(torch_images(inputs), texts[0], mask)
         logits = model.mlm_score(model(torch_images(inputs), texts[1], mask)[0])
-        matching = model.itm_score["fc"](pooled)
+        head = model.vqa_classifier if model.variant == 1 else model.itm_score["fc"]
         labels = torch_labels(inputs["text"], inputs["chosen"])
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten())
     found = numbers(
-        tokens=text, image_tokens=image, pooled=pooled, matching=matching, logits=logits, loss=loss
+        tokens=text, image_tokens=image, pooled=pooled, pairs=head(pooled), logits=logits, loss=loss
     )
     return found | {name: seen(found[name], inputs) for name in ("tokens", "logits")}
 
@@ -243,12 +254,15 @@ def ours(model, variables, inputs):
     def computed(module, image, text, mask):
         pair = module.model.encode_image(image), module.model.encode_text(text, mask)
         fused = module.model.fuse(*pair, False)
-        matching = module.objectives["matching"].logits(module.model, *pair)
+        if "answers" in module.objectives:
+            pairs = module.objectives["answers"].answers({"fused": fused}, module.model)
+        else:
+            pairs = module.objectives["matching"].logits(module.model, *pair)
         return dict(
             tokens=seen(fused.tokens, inputs),
             image_tokens=fused.image_tokens,
             pooled=fused.pooled,
-            matching=matching,
+            pairs=pairs,
         )
 
     arrays = inputs["image"], inputs["text"], inputs["text_mask"]

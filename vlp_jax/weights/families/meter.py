@@ -5,6 +5,7 @@ tower are not supported. What the code keeps and does not compute with is not re
 CLIP's text tower and the text tower's pooler.
 """
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -56,6 +57,14 @@ HEADS = {
         "objectives.matching.negatives_from": "image",
         "objectives.matching.negative_rate": 0.5,
     },
+    "vqa_classifier.3.bias": {
+        "objectives.answers.kind": "classification",
+        "objectives.answers.loss": "binary",
+        "objectives.answers.target": "answer",
+        "objectives.answers.norm_epsilon": 1e-5,
+        "data.targets.answer.kind": "scores",
+        "data.targets.answer.field": "answers",
+    },
 }
 ROBERTA = {
     "model.text.norm_epsilon": 1e-5,
@@ -70,8 +79,10 @@ MASK_IDS = {"roberta": 50264, "bert": 103}
 
 
 class Meter(ReleasedCode):
-    """METER, with the heads for masked words and matching that the file has.
+    """METER, with those heads that the file has: for masked words, matching, and answers of VQA.
 
+    The answers themselves are in no checkpoint: answers.txt beside it has one a line, in the order
+    of their outputs.
     Texts have METER's `max_text_len`; the positions beyond are not read.
     """
 
@@ -111,6 +122,9 @@ class Meter(ReleasedCode):
         *TEXT,
         *FUSION,
         *linear("itm_score.fc", "objectives_matching/head"),
+        *linear("vqa_classifier.0", "objectives_answers/head/hidden"),
+        *norm("vqa_classifier.1", "objectives_answers/head/norm"),
+        *linear("vqa_classifier.3", "objectives_answers/head/out"),
         *within(
             "mlm_score.", "objectives_words/head/", bert.WORD_HEAD, same("decoder.weight", "table")
         ),
@@ -126,16 +140,14 @@ class Meter(ReleasedCode):
         """Their config, with the sizes of the towers that only the tensors have.
 
         Raises:
-          CheckpointError: as `Family.config`; the image tower is a Swin transformer.
+          CheckpointError: as `Family.config` and `heads`; the image tower is a Swin transformer.
         """
         if "swin" in str(theirs.get("vit")):
             raise CheckpointError(f"{place}: vit {theirs['vit']!r} is not supported")
-        found = super().config(theirs, shapes, place)
+        found = super().config(theirs, shapes, place) | heads(shapes, place)
         name = str(theirs.get("tokenizer", "bert-base-uncased"))
         kind = "roberta" if "roberta" in name else "bert"
-        heads = [settings for head, settings in HEADS.items() if head in shapes]
-        found |= {key: value for settings in heads for key, value in settings.items()}
-        if "mlm_score.bias" in shapes:
+        if "objectives.words.kind" in found:
             found["objectives.words.mask_id"] = MASK_IDS[kind]
         text, types = "text_transformer.encoder.layer.", "embeddings.token_type_embeddings.weight"
         return {
@@ -151,3 +163,27 @@ class Meter(ReleasedCode):
             "model.text.token_types": rows_of(shapes, f"text_transformer.{types}", place),
             "model.fusion.mlp_dim": found["model.fusion.width"] * theirs.get("mlp_ratio", 4),
         }
+
+
+def heads(shapes: Mapping[str, Shape], place: str) -> dict[str, Any]:
+    """The settings of the objectives whose heads there are.
+
+    Raises:
+      CheckpointError: the answers of VQA are not known.
+    """
+    present = [settings for head, settings in HEADS.items() if head in shapes]
+    found = {key: value for settings in present for key, value in settings.items()}
+    if "objectives.answers.kind" not in found:
+        return found
+    answers = os.path.join(os.path.dirname(place), "answers.txt")
+    if not os.path.exists(answers):
+        raise CheckpointError(
+            f"{answers}: does not exist; a file with the answers of vqa_classifier, one a line in "
+            "the order of its outputs, is needed"
+        )
+    return {
+        **found,
+        "objectives.answers.hidden_dim": rows_of(shapes, "vqa_classifier.0.bias", place),
+        "data.targets.answer.classes": rows_of(shapes, "vqa_classifier.3.bias", place),
+        "data.targets.answer.file": answers,
+    }

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from typing import Any, Self
 
 from vlp_jax.errors import CheckpointError
-from vlp_jax.weights.family import ORIGINAL
+from vlp_jax.weights.family import ORIGINAL, token
 from vlp_jax.weights.formats.format import Format
 from vlp_jax.weights.formats.hub import local_folder
-from vlp_jax.weights.formats.huggingface import TOKENIZERS
+from vlp_jax.weights.formats.huggingface import TOKENIZERS, token_table
 from vlp_jax.weights.rules import Shape
 from vlp_jax.weights.tensors import read_json, safetensors_in
 
 # A tensor by which the layout of each architecture is known.
 MARKS = {"meter": "cross_modal_image_transform.weight", "albef": "visual_encoder.cls_token"}
+MASK_TOKENS = ("<mask>", "[MASK]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,9 +45,15 @@ class Original(Format):
 
         Raises: as `Format.settings`.
         """
-        held = any(os.path.exists(os.path.join(self.folder, name)) for name in TOKENIZERS)
-        own = {"data.text.tokenizer": self.folder} if held else {}
-        return {**super().settings(shapes), **own}
+        found = super().settings(shapes)
+        held = [name for name in TOKENIZERS if os.path.exists(os.path.join(self.folder, name))]
+        if not held:
+            return found
+        table = token_table(self.folder, held)
+        masks = [int(number) for number, each in table.items() if token(each) in MASK_TOKENS]
+        if masks and "objectives.words.kind" in found:
+            found["objectives.words.mask_id"] = masks[0]
+        return {**found, "data.text.tokenizer": self.folder}
 
 
 def family_of(shapes: Mapping[str, Shape], folder: str) -> str:
