@@ -9,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 from weight_reference import GOLDEN, family
 
 import vlp_jax
+from vlp_jax import convert
 from vlp_jax.weights.public import read_public
 
 SPECIAL = {
@@ -42,7 +43,7 @@ def copied(tmp_path):
 
 
 @pytest.mark.parametrize("name", SPECIAL)
-def test_a_folder_with_a_tokenizer_is_loaded_and_used(name, copied):
+def test_a_folder_with_a_tokenizer_is_loaded_and_used(name, copied, tmp_path):
     model, variables, preprocess = vlp_jax.load(f"original:{copied(name)}")
     batch = preprocess(images=[PICTURE], texts=["word5 word9"])
     length = model.config.model.text.length
@@ -54,6 +55,10 @@ def test_a_folder_with_a_tokenizer_is_loaded_and_used(name, copied):
     assert images.mean == (0.48145466, 0.4578275, 0.40821073)
     if name == "meter_1":
         assert model.answer(variables, [PICTURE], ["word5 word9"])[0] in map(str, range(7))
+        convert.main([f"--from=original:{tmp_path / name}", f"--to={tmp_path}/converted"])
+        (tmp_path / name / "answers.txt").unlink()
+        again, variables, _ = vlp_jax.load(f"{tmp_path}/converted")
+        assert again.answer(variables, [PICTURE], ["word5 word9"])[0] in map(str, range(7))
     else:
         assert 0.0 < model.match(variables, [PICTURE], ["word5 word9"])[0] < 1.0
 
