@@ -81,8 +81,8 @@ MASK_IDS = {"roberta": 50264, "bert": 103}
 class Meter(ReleasedCode):
     """METER, with those heads that the file has: for masked words, matching, and answers of VQA.
 
-    The answers themselves are in no checkpoint: answers.txt beside it has one a line, in the order
-    of their outputs.
+    The answers themselves are in no checkpoint: answers.txt in its folder has one a line, in order
+    of the outputs.
     Texts have METER's `max_text_len`; the positions beyond are not read.
     """
 
