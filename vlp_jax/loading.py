@@ -10,7 +10,7 @@ import jax
 
 from vlp_jax.config import AnyConfig, flatten, read_config, to_tree
 from vlp_jax.data.preprocessor import Preprocessor
-from vlp_jax.data.targets import Targets
+from vlp_jax.data.targets import Targets, named_targets
 from vlp_jax.errors import ConfigError
 from vlp_jax.experiment import Experiment
 from vlp_jax.inference import Model
@@ -86,7 +86,8 @@ def load_public(
     """
     public = read_public(place)
     module, variables = build_module(public.config, compute), public.variables(layout)
-    model = Model(module, public.config, public.preprocessor, None, layout)
+    targets = named_targets(public.config.data.targets)
+    model = Model(module, public.config, public.preprocessor, targets, layout)
     return model, variables, public.preprocessor
 
 

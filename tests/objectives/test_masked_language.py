@@ -1,5 +1,6 @@
 """Masked language modelling: rates of masking, and the loss against float64 NumPy."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +11,10 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.data.text.train_tokenizer import KINDS, train_tokenizer
 from vlp_jax.errors import ConfigError
-from vlp_jax.objectives.masked_language import mask_tokens, masked_loss
+from vlp_jax.objectives.masked_language import MaskedText, mask_tokens, masked_loss
 from vlp_jax.objectives.tokens import entropy_of
+from vlp_jax.training.build import build_module, example_batch
+from vlp_jax.training.state import initial_variables
 
 VOCABULARY, MASK = 50, 49
 KEY = jax.random.key(3)
@@ -154,3 +157,58 @@ def test_sparing_a_start_token_that_there_is_none_of_is_a_config_error():
     ):
         config_of(start_token=None)
     config_of(start_token=None, keep_first=False)
+
+
+def with_fusion(head_layers="fusion", tied=False, **fusion):
+    config = base()
+    words = dict(kind="masked_language", head_layers=head_layers, tied=tied)
+    config.update(steps=1, objectives=dict(words=words))
+    narrow = dict(preset="Ti", depth=1, heads=2, mlp_dim=16)
+    config.model.image.update(narrow, width=8, patch_size=4, image_size=8)
+    config.model.text.update(
+        narrow, width=8, vocab_size=20, length=5, causal=False, pooling="first", activation="relu"
+    )
+    norm = dict(norm_epsilon=0.3, activation="quick_gelu")
+    config.model.fusion = fusion or dict(narrow, kind="co_attention", width=12, **norm)
+    return to_config(config.to_dict())
+
+
+def test_a_head_of_fusion_layers_has_their_width_activation_and_norm_in_float64_numpy():
+    module, batch = build_module(with_fusion(), "float32"), example_batch(with_fusion(), rows=3)
+    rng, shapes = (
+        np.random.default_rng(0),
+        nn.meta.unbox(jax.eval_shape(lambda: initial_variables(module, batch, 0)))["params"],
+    )
+    params = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype), shapes)
+    text = jnp.asarray(rng.integers(0, 20, (3, 5)), jnp.int32)
+    mask = jnp.ones((3, 5), bool)
+
+    def both(module, image):
+        encodings = {"image": module.model.encode_image(image)}
+        fused = module.model.fuse(encodings["image"], module.model.encode_text(text, mask), False)
+        words = MaskedText(text, mask, mask)
+        rest = {"text_mask": mask}
+        return fused.tokens, module.objectives["words"].logits(encodings, words, rest, module.model)
+
+    image = jnp.asarray(rng.normal(size=(3, 8, 8, 3)), jnp.float32)
+    tokens, logits = module.apply({"params": params}, image, method=both)
+    head = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params["objectives_words"])
+    head = head["head"]
+    x = np.asarray(tokens, np.float64) @ head["dense"]["kernel"] + head["dense"]["bias"]
+    x = x / (1.0 + np.exp(-1.702 * x))
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 0.3)
+    x = x * head["norm"]["scale"] + head["norm"]["bias"]
+    assert head["table"].shape == (20, 12)
+    np.testing.assert_allclose(logits, x @ head["table"].T + head["bias"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(tied=True), "words.tied: the word embeddings have width 8, and a head of .* 12"),
+        (dict(kind="in_text_tower"), "words.head_layers: 'fusion' needs with_image=True and a"),
+    ],
+)
+def test_a_head_of_fusion_layers_that_are_not_there_is_a_config_error(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        with_fusion(**changes)

@@ -240,7 +240,7 @@ def test_the_running_prior_adds_up_the_targets_of_all_batches():
 @pytest.mark.parametrize("hidden_dim", [None, 6])
 def test_the_head_equals_numpy_and_gives_float32_in_bfloat16(hidden_dim):
     x = RNG.normal(size=(4, 8)).astype(np.float32)
-    head = TargetHead(hidden_dim, 3, 0.5, -2.0, Precision())
+    head = TargetHead(hidden_dim, 3, 0.5, -2.0, Precision(), 0.1)
     variables = nn.meta.unbox(head.init(jax.random.key(0), x))
     params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables["params"])
     assert (params["out"]["bias"] == -2.0).all()
@@ -248,7 +248,7 @@ def test_the_head_equals_numpy_and_gives_float32_in_bfloat16(hidden_dim):
     if hidden_dim:
         hidden = hidden @ params["hidden"]["kernel"] + params["hidden"]["bias"]
         hidden = (hidden - hidden.mean(1, keepdims=True)) / np.sqrt(
-            hidden.var(1, keepdims=True) + 1e-6
+            hidden.var(1, keepdims=True) + 0.1
         )
         hidden = np.asarray(jax.nn.gelu(hidden, approximate=False), np.float64)
     np.testing.assert_allclose(

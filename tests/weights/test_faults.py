@@ -11,9 +11,10 @@ import threading
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from weight_reference import GOLDEN
+from weight_reference import GOLDEN, family
 
 from vlp_jax import command_line, convert
+from vlp_jax.errors import CheckpointError
 from vlp_jax.weights.public import read_public
 
 WEIGHTS, CONFIG, INDEX = "model.safetensors", "config.json", "model.safetensors.index.json"
@@ -235,6 +236,27 @@ def test_an_openclip_config_that_is_not_supported_is_refused(cfg, words, tmp_pat
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg} if cfg else {}))
     said = refusal(f"openclip:{folder}")
     assert words in said and "open_clip_config.json" in said, said
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "words"),
+    [
+        ("meter_0", dict(vit="swin_base_patch4"), "vit 'swin_base_patch4' is not supported"),
+        ("meter_0", dict(max_text_len=40), "position_embeddings.weight .* does not fit its config"),
+        ("meter_1", {}, "answers.txt: does not exist; a file with the answers of vqa_classifier"),
+        ("meter_0", dict(num_top_layer=3), "lacks cross_modal_image_layers.2"),
+        ("albef_0", dict(bert_config="configs/config_bert.json"), "lacks bert_config.hidden_size"),
+        ("clip_0", {}, "has the tensors of no supported architecture; supported are meter, albef"),
+    ],
+)
+def test_a_layout_of_released_code_that_is_not_supported_is_refused(name, changes, words, tmp_path):
+    family("meter").prepare()
+    folder = tmp_path / "original"
+    shutil.copytree(GOLDEN / name, folder, ignore=shutil.ignore_patterns("answers.txt"))
+    found = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**found, **changes}))
+    with pytest.raises(CheckpointError, match=f"{folder}.*{words}"):
+        read_public(f"original:{folder}").variables()
 
 
 def test_an_npz_with_pickled_objects_or_cut_short_is_refused(tmp_path, refusal):

@@ -15,6 +15,7 @@ DEFAULT = (
     "blip_retrieval",
     "clip",
     "dinov2",
+    "meter",
     "openclip_coca",
     "openclip_vit",
     "siglip",

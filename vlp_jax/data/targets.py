@@ -117,6 +117,15 @@ def find_targets(
     return Targets(dict(specs), classes | dict(most_frequent(unknown, train) if unknown else ()))
 
 
+def named_targets(specs: Mapping[str, TargetConfig]) -> Targets:
+    """The targets of a config with the classes that it names itself.
+
+    Raises: as `TargetConfig.named_classes`.
+    """
+    classes = {name: spec.named_classes(name) for name, spec in specs.items()}
+    return Targets(dict(specs), {name: values for name, values in classes.items() if values})
+
+
 def check_given(targets: Targets, train: Sequence[Source]) -> None:
     """Checks that the training data have the targets whose classes were not found in them.
 

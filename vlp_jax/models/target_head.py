@@ -16,6 +16,7 @@ class TargetHead(nn.Module):
 
     Attributes:
       hidden_dim: width of the hidden layer; None: no hidden layer.
+      norm_epsilon: of the norm behind it.
     """
 
     hidden_dim: int | None
@@ -23,6 +24,7 @@ class TargetHead(nn.Module):
     dropout: float
     initial_bias: float
     precision: Precision
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
@@ -31,7 +33,9 @@ class TargetHead(nn.Module):
             x = self.precision.dense(
                 self.hidden_dim, ("embed", "mlp"), kernel_init=init, name="hidden"
             )(x)
-            x = jax.nn.gelu(self.precision.layer_norm(1e-6, "norm", "mlp")(x), approximate=False)
+            x = jax.nn.gelu(
+                self.precision.layer_norm(self.norm_epsilon, "norm", "mlp")(x), approximate=False
+            )
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         axes = ("embed" if self.hidden_dim is None else "mlp", "targets")
         product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)

@@ -3,7 +3,7 @@ section 3.1)."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import flax.linen as nn
 import flax.struct
@@ -15,7 +15,8 @@ from vlp_jax.config.section import Sizes
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig, embedding_dim
-from vlp_jax.models.options import present
+from vlp_jax.models.options import LayerOptions, Precision, present
+from vlp_jax.models.stack import StackConfig
 from vlp_jax.models.text.lm_head import WordHead
 from vlp_jax.models.vision_language import VisionLanguageModel
 from vlp_jax.objectives.base import Loss, Objective, ObjectiveConfig, grown
@@ -91,6 +92,8 @@ class MaskedLanguageConfig(MaskedTextConfig):
     """Masked tokens from the others, and from the image (Devlin et al. 2019)."""
 
     with_image: bool = True
+    # whose width, activation and norm the prediction head has
+    head_layers: Literal["text", "fusion"] = "text"
     # weight of the EMA model's predictions (Li et al. 2021, equation 7)
     alpha: float = between(0.0, 0.0, 1.0)
     alpha_warmup: int = between(0, 0)  # updates over which alpha grows from 0
@@ -122,6 +125,33 @@ class MaskedLanguageConfig(MaskedTextConfig):
             **({} if self.alpha else {"alpha_warmup": "with alpha=0"}),
         }
 
+    def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
+        """Also messages about a head of fusion layers that are not there, or are not as wide as the
+        word embeddings that it uses."""
+        yield from super().validate(where, experiment)
+        if self.head_layers == "text":
+            return
+        fusion = experiment.model.fusion
+        if not self.with_image or not isinstance(fusion, StackConfig):
+            yield (
+                f"{where}.head_layers: 'fusion' needs with_image=True and a fusion of transformer "
+                "layers, such as kind='co_attention'"
+            )
+        elif self.tied and fusion.size.width != experiment.model.text.word_width:
+            yield (
+                f"{where}.tied: the word embeddings have width {experiment.model.text.word_width}, "
+                f"and a head of fusion layers {fusion.size.width}; set tied=False"
+            )
+
+    def head_options(self, model: ModelConfig, precision: Precision) -> LayerOptions:
+        """The options that the head has in common with layers.
+
+        Raises: ConfigError where there are no such layers.
+        """
+        if self.head_layers == "fusion":
+            return cast(StackConfig, model.fusion).layer_options(precision)
+        return model.text.shapes.layers_for("an objective on hidden words", precision)
+
     def smoke(self, sizes: Sizes) -> Self:
         """A warm-up of the distillation of at most 10 updates."""
         return dataclasses.replace(super().smoke(sizes), alpha_warmup=min(self.alpha_warmup, 10))
@@ -135,7 +165,8 @@ class MaskedLanguageConfig(MaskedTextConfig):
         pass."""
         shapes, text = model.shapes(), model.text.token_width
         width = present(model.fusion).fused_width(shapes) if self.with_image else text
-        flops = 2 * model.text.length * text * (width + model.text.vocab_size)
+        head = width if self.head_layers == "fusion" else text
+        flops = 2 * model.text.length * head * (width + model.text.vocab_size)
         flops += present(model.fusion).flops(shapes) if self.with_image else 0
         if not self.with_image or not present(model.fusion).encodes_text:
             flops += model.text.flops(embedding_dim(model), embedded=False)
@@ -177,6 +208,8 @@ class MaskedLanguage(Objective):
     Options (`MaskedLanguageConfig`):
       with_image: predict from the tokens of a fusion with the image; else from those of the text
         tower.
+      head_layers: the head has the width, activation and norm of the text tower's layers, or of the
+        fusion's, as in METER.
       rate: probability of selecting a token; of the selected ones, 80% become the mask token, 10% a
         random one, 10% are unchanged.
       whole_words: all tokens of a word are selected together, a word with the probability `rate`,
@@ -242,7 +275,8 @@ class MaskedLanguage(Objective):
                 "tokens to predict masked words from; use 'cross_attention', "
                 "'merged', 'co_attention' or 'graph', or with_image=False"
             )
-        return word_logits(encoding.tokens, masked.text, model, self.config.tied, "head")
+        layers = self.config.head_options(model.config, model.precision)
+        return word_logits(encoding.tokens, masked.text, model, self.config.tied, "head", layers)
 
     def distilled(
         self, loss: Loss, logits: jax.Array, lesson: jax.Array, chosen: jax.Array
@@ -285,7 +319,12 @@ def masked_text(
 
 
 def word_logits(
-    tokens: jax.Array, text: jax.Array, model: VisionLanguageModel, tied: bool, name: str
+    tokens: jax.Array,
+    text: jax.Array,
+    model: VisionLanguageModel,
+    tied: bool,
+    name: str,
+    layers: LayerOptions | None = None,
 ) -> jax.Array:
     """Logits of a text's tokens by a head of the calling module.
 
@@ -295,10 +334,12 @@ def word_logits(
       model: the VisionLanguageModel.
       tied: whether the head uses the text tower's embeddings.
       name: of the head.
+      layers: whose width, activation and norm the head has; None: those of the text tower.
     Returns: float32 [B, L, V].
     """
     tower = model.config.text
-    layers = tower.shapes.layers_for("an objective on hidden words", model.precision)
+    if layers is None:
+        layers = tower.shapes.layers_for("an objective on hidden words", model.precision)
     table = model.word_table() if tied else None
     head = WordHead(layers, tower.vocab_size, name=name)
     return head(tokens[:, -text.shape[1] :], table)

@@ -48,6 +48,7 @@ class SupervisedConfig(ObjectiveConfig):
     features: Literal["image", "text", "fused"] = "fused"
     # of a hidden layer with a norm; None: the head is linear
     hidden_dim: int | None = between(None, 1)
+    norm_epsilon: float = between(1e-6, 0.0, 1.0)  # of that norm
     dropout: float = between(0.0, 0.0, 1.0)  # of the input of the head's last layer
     initial_bias: float = 0.0  # of the head's last layer; a low one suits scores that are mostly 0
     # targets counted for `reference`; microbatches need "batch"
@@ -74,6 +75,11 @@ class SupervisedConfig(ObjectiveConfig):
     def named_loss(self) -> str:
         """The setting that decides `target_kind`, for messages."""
         raise NotImplementedError
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`norm_epsilon`, where there is no hidden layer."""
+        unused = {"norm_epsilon": "without hidden_dim"} if self.hidden_dim is None else {}
+        return {**super().ignored(experiment), **unused}
 
     def validate(self, where: str, experiment: "Experiment") -> Iterator[str]:
         """Also messages about features that are not pooled, and a target that is missing or of
@@ -225,6 +231,7 @@ class Supervised(Objective):
             config.dropout,
             config.initial_bias,
             model.precision,
+            config.norm_epsilon,
             name="head",
         )
         return constrain(head(pooled, self.training), ("batch", None))

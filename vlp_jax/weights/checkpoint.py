@@ -7,6 +7,7 @@ import orbax.checkpoint as ocp
 
 from vlp_jax.config import to_tree
 from vlp_jax.data.preprocessor import Preprocessor
+from vlp_jax.data.targets import named_targets
 from vlp_jax.training.checkpoints.checksums import with_checksum
 from vlp_jax.training.checkpoints.format import checkpoint_folder, describe, flat
 from vlp_jax.training.state import leaf_fingerprints
@@ -50,7 +51,7 @@ def write_checkpoint(
             "config": to_tree(config),
             "preprocessor": preprocessor.to_json(),
             "class_descriptions": None,
-            "targets": {},
+            "targets": named_targets(config.data.targets).to_json(),
             "converted": converted,
             "parameters": describe(items["params"]),
             "rest": {},

@@ -180,6 +180,7 @@ HUGGINGFACE = Kinds(
         "bert": "vlp_jax.weights.families.bert:Bert",
         "align": "vlp_jax.weights.families.align:Align",
         "altclip": "vlp_jax.weights.families.altclip:AltClip",
+        "blip/BlipModel": "vlp_jax.weights.families.blip:BlipModel",
         "blip/BlipForImageTextRetrieval": "vlp_jax.weights.families.blip:BlipForImageTextRetrieval",
         "blip/BlipForConditionalGeneration": (
             "vlp_jax.weights.families.blip:BlipForConditionalGeneration"
@@ -245,5 +246,11 @@ TIMM = Kinds(
         "resnet": "vlp_jax.weights.families.timm_convolutions:TimmResNet",
         "vgg": "vlp_jax.weights.families.timm_convolutions:TimmVgg",
         "inception_v3": "vlp_jax.weights.families.timm_convolutions:TimmInception",
+    }
+)
+ORIGINAL = Kinds(
+    {
+        "meter": "vlp_jax.weights.families.meter:Meter",
+        "albef": "vlp_jax.weights.families.albef:Albef",
     }
 )

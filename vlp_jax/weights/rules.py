@@ -307,6 +307,28 @@ def class_and_positions(theirs: str, ours: str = "", *, dims: int = 2) -> Rule:
     return Rule((theirs,), (f"{ours}class_position", f"{ours}position"), take, give, "split")
 
 
+def first_rows(theirs: str, ours: str) -> Rule:
+    """The first rows of a table [M, D] as our parameter [1, N, D]; the others are not read."""
+    return one(
+        theirs,
+        ours,
+        lambda array, shape: array[None, : shape[1]],
+        lambda array: array[0],
+        "first rows",
+    )
+
+
+def rows(theirs: str, *ours: str) -> Rule:
+    """A table each of whose rows is a parameter."""
+    return Rule(
+        (theirs,),
+        ours,
+        lambda arrays, shapes: tuple(arrays[0]) if len(arrays[0]) == len(ours) else (),
+        lambda arrays: (np.stack(list(arrays)),),
+        "split",
+    )
+
+
 def joined(theirs: Sequence[str], ours: str, axis: int = 1) -> Rule:
     """Several tensors that are one parameter, along an axis on which each has the length 1."""
     return Rule(

@@ -159,8 +159,9 @@ def check_file(path: str) -> None:
         raise CheckpointError(
             f"{path}: is a pickle, which can run code when it is read; where you trust it, convert "
             f'it with PyTorch: python -c "import sys, torch; from safetensors.torch import '
-            "save_file; save_file({k: v.contiguous() for k, v in torch.load(sys.argv[1], "
-            'weights_only=True).items()}, sys.argv[2])" '
+            "save_file; d = torch.load(sys.argv[1], weights_only=True, map_location='cpu'); "
+            "d = d.get('state_dict', d.get('model', d)); "
+            'save_file({k: v.clone().contiguous() for k, v in d.items()}, sys.argv[2])" '
             f"{path} {os.path.splitext(path)[0]}.safetensors"
         )
     if not os.path.exists(path):

@@ -210,6 +210,30 @@ def test_co_attention_pools_the_image_s_class_token_or_where_there_is_none_the_m
     )
 
 
+def test_two_streams_have_linear_maps_at_their_entrance_where_widths_are_equal():
+    rng = np.random.default_rng(3)
+    pair = [
+        Encoding(jnp.asarray(rng.normal(size=(3, count, WIDTH)), jnp.float32), None, None)
+        for count in (5, 6)
+    ]
+    plain, mapped = fusion_of("co_attention"), fusion_of("co_attention", projected=True)
+    params = parameters(mapped, *pair)
+    maps = {f"{name}_in": params[f"{name}_in"] for name in ("image", "text")}
+    rest = {name: leaf for name, leaf in params.items() if name not in maps}
+    assert set(parameters(plain, *pair)) == set(rest)
+    entered = [
+        encoding.replace(
+            tokens=np.asarray(encoding.tokens, np.float64) @ np.asarray(maps[name]["kernel"])
+            + np.asarray(maps[name]["bias"])
+        )
+        for name, encoding in zip(("image_in", "text_in"), pair, strict=True)
+    ]
+    entered = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), entered)
+    found = mapped.apply({"params": params}, *pair)
+    expected = plain.apply({"params": rest}, *entered)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found, expected)
+
+
 OWN = dict(class_token=True, projected=True, normalised=False)  # what FLAVA's stream has
 
 

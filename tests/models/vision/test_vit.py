@@ -59,6 +59,7 @@ def parameters(module):
         (dict(pooling="mean", stem="convolution", stem_channels=(8, 12), stem_strides=(2, 2)), 16),
         (dict(pooling="map", norm="post", qk_norm=True, layer_scale=0.1), 16),
         (dict(pooling="cls", class_tokens=2, pooler=True, registers=1), 19),
+        (dict(pooling="mean", norm_pooled=True, norm_kind="rms"), 16),
         (dict(pooling="mean", class_tokens=1, position="none", position_bias="shared"), 17),
         (dict(pooling="cls", position_bias="layers", registers=2), 19),
         (dict(pooling="cls", position="rotary2d_unit", registers=2), 19),
@@ -490,6 +491,29 @@ def test_the_first_class_token_pools_and_the_pooler_is_a_linear_layer_and_tanh()
         + np.asarray(dense["bias"], np.float64)
     )
     np.testing.assert_allclose(encoding.pooled, expected, rtol=1e-5, atol=1e-6)
+
+
+def normed(x, params, epsilon=1e-6):
+    """A LayerNorm in float64."""
+    x = np.asarray(x, np.float64)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon)
+    return x * np.asarray(params["scale"], np.float64) + np.asarray(params["bias"], np.float64)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+def test_norm_pooled_norms_the_pooled_vector_with_the_parameters_of_the_final_norm(pooling):
+    module = vit(pooling=pooling, norm_pooled=True)
+    params = parameters(module)
+    encoding = module.apply({"params": params}, IMAGES)
+    plain = vit(pooling=pooling).apply({"params": params}, IMAGES)
+    np.testing.assert_array_equal(encoding.tokens, plain.tokens)
+    pooled = normed(plain.unnormalised, params["norm"])
+    pooled = pooled[:, 0] if pooling == "cls" else pooled.mean(axis=1)
+    np.testing.assert_allclose(plain.pooled, pooled, rtol=1e-5, atol=1e-5)
+    expected = normed(pooled, params["norm"])
+    np.testing.assert_allclose(encoding.pooled, expected, rtol=1e-5, atol=1e-5)
+    alone = module.apply({"params": params}, IMAGES, tokens=False)
+    np.testing.assert_allclose(alone.pooled, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_class_pooling_without_a_class_token_is_a_config_error():

@@ -120,6 +120,7 @@ STACKS = ("cross_attention", "merged", "co_attention")
         ("merged", {}),
         ("merged", dict(class_token=True, projected=True)),
         ("co_attention", {}),
+        ("co_attention", dict(projected=True)),
         ("concatenation", dict(mlp_dim=320)),
         ("gated", {}),
         ("bilinear", dict(rank=80)),
@@ -227,6 +228,24 @@ def test_masked_patches_have_the_products_that_their_traced_program_has(objectiv
     without_backward = 2 * 16 * 6 * (3 * 64 + 40)  # the quantizer, of one picture
     counted = counted_flops(program.jaxpr) * 3 // 4 - 2 * without_backward
     assert counted * config.data.batch_size == pytest.approx(train_step_flops(config), rel=1e-6)
+
+
+@pytest.mark.variants
+@pytest.mark.parametrize("head_layers", ["text", "fusion"])
+def test_masked_words_have_the_products_that_their_traced_program_has(head_layers):
+    config, narrow = base(), dict(preset="Ti", width=128, depth=2, heads=2, mlp_dim=320)
+    words = dict(kind="masked_language", head_layers=head_layers)
+    config.update(steps=1, objectives=dict(words=words))
+    config.model.image.update(narrow, patch_size=8, image_size=32)
+    config.model.text.update(narrow, vocab_size=50, length=24, causal=False, pooling="first")
+    config.model.fusion = dict(narrow, kind="co_attention", width=64)
+    config = to_config(config.to_dict())
+    module, batch = build_module(config), example_batch(config, rows=4)
+    variables = jax.eval_shape(lambda: initial_variables(module, batch, 0))
+    program = jax.make_jaxpr(
+        lambda variables: module.apply(variables, batch, True, rngs={"dropout": jax.random.key(0)})
+    )(variables)
+    assert counted_flops(program.jaxpr) * 3 * config.data.batch_size == train_step_flops(config) * 4
 
 
 @pytest.mark.variants

@@ -110,6 +110,9 @@ class MergedAttentionConfig(FusionStackConfig):
 class CoAttentionConfig(FusionStackConfig):
     """Two streams, each of which attends to itself and to the other in every layer (METER)."""
 
+    # a linear map for each modality, even where the width is that of the layers
+    projected: bool = False
+
     def build(self, shapes: ModelShapes, precision: Precision) -> "CoAttention":
         """The two streams of these settings."""
         self.check(shapes)
@@ -139,7 +142,8 @@ class CoAttentionConfig(FusionStackConfig):
             layer += cross_flops(
                 size.width, tower.tokens, memory=other.tokens, memory_width=size.width
             )
-            flops += self.entering_flops(tower.tokens, tower.token_width) + size.depth * layer
+            flops += self.entering_flops(tower.tokens, tower.token_width, self.projected)
+            flops += size.depth * layer
         return flops
 
 
@@ -175,10 +179,17 @@ class FusionLayers(nn.Module):
             self.config.layer_options(self.precision, cross_attention=cross_attention), train
         )
 
-    def typed(self, x: jax.Array, name: str) -> jax.Array:
+    def typed(self, x: jax.Array, name: str, projected: bool = False) -> jax.Array:
         """x in the width of the layers, plus a learned embedding of its modality, like BERT's
-        segment embeddings."""
-        x = self.options.to_width(x, f"{name}_in")
+        segment embeddings.
+
+        Args:
+          x: [B, N, D'].
+          name: of the modality.
+          projected: whether there is a linear map even where D' is the width of the layers.
+        """
+        into = self.options.linear if projected else self.options.to_width
+        x = into(x, f"{name}_in")
         init = with_logical_axes(nn.initializers.normal(0.02), ("embed",))
         kind = self.param(f"{name}_type", init, (self.options.width,), jnp.float32)
         return constrain(x + kind.astype(x.dtype), ("batch", "tokens", "activation_embed"))
@@ -287,6 +298,7 @@ class CoAttention(FusionLayers):
         METER's code for Swin.
     """
 
+    config: CoAttentionConfig
     class_token: bool = True
 
     @nn.compact
@@ -299,8 +311,8 @@ class CoAttention(FusionLayers):
             config.rematerialisation, config.saved, options=options, prevent_cse=True
         )
         images, texts = (
-            self.typed(present(image.tokens), "image"),
-            self.typed(present(text.tokens), "text"),
+            self.typed(present(image.tokens), "image", config.projected),
+            self.typed(present(text.tokens), "text", config.projected),
         )
         rates = (
             jnp.linspace(0.0, config.stochastic_depth, options.depth)

@@ -229,7 +229,8 @@ class ViT(nn.Module):
             pooled = self.config.map_pooling(options)(seen)
         else:
             return Encoding(x, None, None, unnormalised=unnormalised)
-        pooled = pooled if self.config.norm_before_pooling else norm(pooled)
+        if self.config.norm_pooled or not self.config.norm_before_pooling:
+            pooled = norm(pooled)
         if self.config.pooler:
             pooled = jnp.tanh(options.linear(pooled, "pooler"))
         return Encoding(x, None, pooled, unnormalised=unnormalised)

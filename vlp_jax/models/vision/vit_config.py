@@ -57,6 +57,8 @@ class ViTConfig(QueryPoolingConfig):
     embedding_norm: bool = False  # CLIP's LayerNorm before the first layer
     # False: after it, on the pooled vector (as in CLIP; equal for cls)
     norm_before_pooling: bool = True
+    # the final norm once more, on a vector that is pooled behind it
+    norm_pooled: bool = False
     token_drop: float = between(0.0, 0.0, 0.99)  # fraction of patches dropped in training (FLIP)
 
     def build(self, precision: Precision) -> "ViT":
@@ -84,8 +86,9 @@ class ViTConfig(QueryPoolingConfig):
             raise ConfigError(f"{self.section}.class_tokens: pooling='cls' needs one or more")
         if self.pooling in ("queries", "map"):
             self.check_queries()
-        if self.pooling == "queries" and self.pooler:
-            raise ConfigError(f"{self.section}.pooler: is for another pooling than 'queries'")
+        for name in ("pooler", "norm_pooled") if self.pooling == "queries" else ():
+            if getattr(self, name):
+                raise ConfigError(f"{self.section}.{name}: is for another pooling than 'queries'")
         if self.stem == "convolution":
             self.check_stem()
         of_head = "width of a head", self.size.width // self.size.heads
@@ -118,6 +121,13 @@ class ViTConfig(QueryPoolingConfig):
                 f"{self.section}.stem_strides: {self.stem_strides} multiply to "
                 f"{product}, the patch size is {self.patch}"
             )
+
+    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
+        """`norm_pooled`, where the pooled vector is normed once at any rate."""
+        unused = (
+            {} if self.norm_before_pooling else {"norm_pooled": "with norm_before_pooling=False"}
+        )
+        return {**super().ignored(experiment), **unused}
 
     @property
     def patch(self) -> int:

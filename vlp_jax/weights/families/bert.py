@@ -6,7 +6,17 @@ from typing import Any
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.weights.family import Family, token
-from vlp_jax.weights.rules import Rules, Shape, attention, leading, linear, norm, same, within
+from vlp_jax.weights.rules import (
+    Rules,
+    Shape,
+    attention,
+    leading,
+    linear,
+    norm,
+    same,
+    together,
+    within,
+)
 from vlp_jax.weights.settings import ACTIVATIONS, Given, Key, Settings
 
 
@@ -32,15 +42,14 @@ EMBEDDINGS = within(
     same("token_type_embeddings.weight", "token_type"),
     norm("LayerNorm", "embedding_norm"),
 )
-LAYERS = within(
-    "encoder.layer.{}.",
-    "transformer/layer_{}/",
+LAYER = together(
     attention_layer("attention", "attention"),
     attention_layer("crossattention", "cross"),
     linear("intermediate.dense", "mlp/in"),
     linear("output.dense", "mlp/out"),
     norm("output.LayerNorm", "mlp_norm"),
 )
+LAYERS = within("encoder.layer.{}.", "transformer/layer_{}/", LAYER)
 TEXT = within("", "model/text/", EMBEDDINGS, LAYERS, linear("pooler.dense", "pooler"))
 WORD_HEAD = (
     *linear("transform.dense", "dense"),

@@ -1,8 +1,5 @@
-"""BLIP in Hugging Face folders (transformers' BlipForImageTextRetrieval,
-BlipForConditionalGeneration and BlipForQuestionAnswering; Li et al. 2022).
-
-BlipModel is not supported: it norms the pooled vector of an image twice.
-"""
+"""BLIP in Hugging Face folders (transformers' BlipModel, BlipForImageTextRetrieval,
+BlipForConditionalGeneration and BlipForQuestionAnswering; Li et al. 2022)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -87,6 +84,39 @@ class Blip(Family):
         found = super().their_config(config)
         found["text_config"]["encoder_hidden_size"] = found["vision_config"]["hidden_size"]
         return found
+
+
+class BlipModel(Blip):
+    """transformers' BlipModel: embeddings of images, whose pooled vector is normed twice, of texts,
+    and of pairs, for which the text tower reads the text a second time, with the image.
+
+    The classification of pairs, which the class has no head for, is a fresh one.
+    """
+
+    title = "BlipModel"
+    parts = ("model/", "objectives_contrastive/")
+    settings = Settings(
+        keys=(*KEYS, Key("projection_dim", "model.embedding_dim")),
+        given=GIVEN,
+        fixed={
+            **IMAGE_FIXED,
+            **TEXT_FIXED,
+            **IN_TEXT_TOWER,
+            "model.image.norm_pooled": True,
+            "model.image.projection": "linear",
+            "model.text.pooler": True,
+            "model.text.projection": "linear",
+            "objectives.contrastive.kind": "clip",
+            "objectives.matching.kind": "matching",
+        },
+    )
+    rules = (
+        *IMAGE,
+        *within("text_model.", "model/text/", WORDS, bert.LAYERS, linear("pooler.dense", "pooler")),
+        *linear("visual_projection", "model/image_projection"),
+        *linear("text_projection", "model/text_projection"),
+        same("logit_scale", "objectives_contrastive/log_scale"),
+    )
 
 
 class BlipForImageTextRetrieval(Blip):

@@ -7,20 +7,14 @@ Both towers are embeddings alone; the image's pooled vector, behind a norm, is n
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from vlp_jax.weights.families import bert
 from vlp_jax.weights.families.huggingface_vit_layers import VIT_EMBEDDINGS, VIT_LAYERS
 from vlp_jax.weights.family import Family
-from vlp_jax.weights.rules import Rule, leading, linear, norm, same, within
+from vlp_jax.weights.rules import leading, linear, norm, rows, same, within
 from vlp_jax.weights.settings import ACTIVATIONS, Given, Key, Settings
 
-MODALITIES = Rule(
-    ("embeddings.token_type_embeddings.weight",),
-    ("model/fusion/text_type", "model/fusion/image_type"),
-    lambda arrays, shapes: tuple(arrays[0]) if len(arrays[0]) == 2 else (),
-    lambda arrays: (np.stack(list(arrays)),),
-    "split",
+MODALITIES = rows(
+    "embeddings.token_type_embeddings.weight", "model/fusion/text_type", "model/fusion/image_type"
 )
 MODEL = within(
     "vilt.",

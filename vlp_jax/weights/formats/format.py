@@ -29,6 +29,7 @@ class Format:
             "openclip": "vlp_jax.weights.formats.openclip:OpenClip",
             "big_vision": "vlp_jax.weights.formats.big_vision:BigVision",
             "timm": "vlp_jax.weights.formats.timm:Timm",
+            "original": "vlp_jax.weights.formats.original:Original",
         }
     )
 
