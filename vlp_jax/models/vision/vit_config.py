@@ -122,13 +122,6 @@ class ViTConfig(QueryPoolingConfig):
                 f"{product}, the patch size is {self.patch}"
             )
 
-    def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
-        """`norm_pooled`, where the pooled vector is normed once at any rate."""
-        unused = (
-            {} if self.norm_before_pooling else {"norm_pooled": "with norm_before_pooling=False"}
-        )
-        return {**super().ignored(experiment), **unused}
-
     @property
     def patch(self) -> int:
         """The patch size set in the config, or named by the preset ("B/16").
@@ -161,14 +154,17 @@ class ViTConfig(QueryPoolingConfig):
         return "rotary2d" in self.position
 
     def ignored(self, experiment: "Experiment") -> Mapping[str, str]:
-        """The keys of rotary positions and of attention pooling without them."""
+        """The keys of rotary positions and of attention pooling without them, and `norm_pooled`
+        where the pooled vector is normed once at any rate."""
         unused: dict[str, str] = {}
+        if not self.norm_before_pooling:
+            unused["norm_pooled"] = "with norm_before_pooling=False"
         if not self.rotary:
             keys = ("rotary_temperature", "rotary_offset", "rotary_grid")
-            unused = dict.fromkeys(keys, f"with position={self.position!r}, which is not rotary")
+            unused |= dict.fromkeys(keys, f"with position={self.position!r}, which is not rotary")
         elif self.position == "rotary2d_unit":
             keys = ("rotary_offset", "rotary_grid")
-            unused = dict.fromkeys(keys, "with position='rotary2d_unit', of coordinates up to 1")
+            unused |= dict.fromkeys(keys, "with position='rotary2d_unit', of coordinates up to 1")
         if self.pooling != "map":
             unused["map_tokens"] = f"with pooling={self.pooling!r}: it is for 'map'"
         return {**super().ignored(experiment), **unused}
