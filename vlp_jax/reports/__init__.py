@@ -1,0 +1,1 @@
+"""Report pages of runs: each section is a function of the runs that returns HTML."""
