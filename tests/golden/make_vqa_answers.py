@@ -20,8 +20,8 @@ CODE = "lavis/common/vqa_tools/vqa_eval.py"
 TEXTS = """Yes.|two|None|a red, round ball|the dog's|1,000|dont know|t-shirt|t - shirt|5.5|p.m.
 black/white|A|what?|[red]|no!|U.S.A.|3:30|10:30 am|it's|"stop"|red; blue|red;blue|on/off|$5|5%|a&b
 don't walk|ten|Zero|the|an apple a day|2 1/2|1,000.5|yes,no|yes, no|(left)|left_right|x=y|@home
-Mr. Smith|3.|.5|a.b|back-pack|back - pack|<none>|green + red|`quoted`|what?!|{x}|caf\u00e9|ice\tcream
-one two three|None of them|nine and ten|north-east|7-up|coca cola|no.|left.right"""
+Mr. Smith|3.|.5|a.b|back-pack|back - pack|<none>|green + red|`quoted`|what?!|{x}|caf\u00e9
+ice\tcream|one two three|None of them|nine and ten|north-east|7-up|coca cola|no.|left.right"""
 
 
 def official(wheel: str) -> types.ModuleType:

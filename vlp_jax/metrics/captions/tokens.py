@@ -39,6 +39,13 @@ OTHERS = (
 )
 CASED = "Az|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|Ph|v"
 BEFORE_NUMBERS = "ca|figs?|prop|nos?|art|pp|op"
+# A letter with a period before one of these is the end of a sentence, and no initial.
+SENTENCE_STARTS = (
+    "A|About|After|All|Also|Although|An|Another|As|At|Before|Both|But|By|Did|During|Each|Earlier|"
+    "Following|For|From|He|Her|Here|His|How|However|If|In|It|Its|Last|Later|Many|More|Most|Now|On|"
+    "Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|Two|Under|"
+    "Upon|We|When|While|What|Who|Why|Yet|You"
+)
 ABBREVIATION = "|".join(
     re.escape(word) for group in (MONTHS_AND_DAYS, PLACES, TITLES, OTHERS) for word in group.split()
 )
@@ -82,6 +89,7 @@ RULES = [
         (f"[yY]{APOSTROPHE}", LETTER),
         (r"[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}(?:\\?/[A-Za-z0-9]+(?:-[A-Za-z]+){0,2}){1,2}", ""),
         (rf"(?:(?i:{ABBREVIATION})|{CASED})\.|{ACRONYM}", ""),
+        ("[A-Za-z]", rf"\.\s(?:{SENTENCE_STARTS})[\s?!]"),
         (rf"(?i:{BEFORE_NUMBERS})\.", r" ?\d"),
         (rf"{WORD}\.", "[,;:]"),
         (r"(?:\(\d{2,3}\) ?|(?:\d{2,4}[- ])?\d{2,4}[- ])\d{3,4}[- ]?\d{3,5}", ""),
