@@ -41,10 +41,9 @@ CASED = "Az|Ark|Del|Ill|La|Mass|Miss|Ore|Pa|Tex|Wash|Ph|v"
 BEFORE_NUMBERS = "ca|figs?|prop|nos?|art|pp|op"
 # A letter with a period before one of these is the end of a sentence, and no initial.
 SENTENCE_STARTS = (
-    "A|About|After|All|Also|Although|An|Another|As|At|Before|Both|But|By|Did|During|Each|Earlier|"
-    "Following|For|From|He|Her|Here|His|How|However|If|In|It|Its|Last|Later|Many|More|Most|Now|On|"
-    "Once|One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|Two|Under|"
-    "Upon|We|When|While|What|Who|Why|Yet|You"
+    "A|About|After|An|As|At|But|Earlier|He|Her|Here|However|If|In|It|Last|Many|More|Now|Once|"
+    "One|Other|Our|She|Since|So|Some|Such|That|The|Their|Then|There|These|They|This|We|When|"
+    "While|What|Yet|You|According|Additionally"
 )
 ABBREVIATION = "|".join(
     re.escape(word) for group in (MONTHS_AND_DAYS, PLACES, TITLES, OTHERS) for word in group.split()
