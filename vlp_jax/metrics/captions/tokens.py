@@ -1,7 +1,9 @@
 """Tokens of English captions by the rules of the Penn Treebank, without Java.
 
 The tokens are those of pycocoevalcap's `PTBTokenizer` (Stanford CoreNLP 3.4.1) on the texts of
-`tests/golden/make_caption_metrics.py`: lower case, contractions split, punctuation removed.
+`tests/golden/make_caption_metrics.py`: lower case, contractions split, punctuation removed. Where a
+caption ends with an abbreviation, the Java tokenizer reads the first word of the next one too, and
+this one does not.
 """
 
 import re
