@@ -42,6 +42,7 @@ setup(
         "transformers>=5.23,<6",
         "tokenizers>=0.22,<0.24",
         "sentencepiece>=0.2.1,<0.3",
+        "snowballstemmer>=2.2,<3",  # version 3 stems other words than METEOR
         "ftfy>=6.3,<7",
         "huggingface_hub>=1.5,<3",
         "einops>=0.8.2,<0.9",

@@ -279,6 +279,13 @@ def test_the_loss_on_held_out_captions_is_measured_and_captions_need_a_decoder(t
     found = json.loads(capsys.readouterr().out)
     # ln 4096 is 8.3
     assert 4 < found["caption_loss"] < 12 and found["captions"].count("true: ") == 5
+    scored = ["--evaluators=captions", "--generate=6", "--references=keywords"]
+    assert evaluate.main([*flags, *scored, f"--output={tmp_path}/metrics.json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (
+        0 <= found["bleu_4"] < 0.5 and 0 <= found["meteor"] < 0.5 and "captions.json" not in found
+    )
+    assert len(json.loads((tmp_path / "metrics.captions.json").read_text())) == 6
     with pytest.raises(ConfigError, match="retrieval"):
         evaluate.main([*flags, "--evaluators=retrieval"])
 

@@ -47,7 +47,8 @@ TASKS = tuple(TaskConfig.kinds)
 
 
 def main(arguments: list[str]) -> int:
-    """Prints the metrics as JSON and writes them to --output.
+    """Prints the metrics as JSON and writes them to --output, and next to it files of a task, such
+    as OUTPUT.captions.json.
 
     Raises:
       UserError: anything that the user can fix.
@@ -98,10 +99,13 @@ def evaluate(given: argparse.Namespace) -> None:
         names=FLAGS,
         components=components,
     )
+    files = {name: results.pop(name) for name in [*results] if name.endswith(".json")}
     text = json.dumps(results, indent=2)
     print(text)
     if given.output and is_primary_process():
         write_atomically(given.output, text + "\n")
+        for name, content in files.items():
+            write_atomically(f"{os.path.splitext(given.output)[0]}.{name}", str(content))
 
 
 def run_evaluation(

@@ -1,6 +1,7 @@
 """The captions evaluator: every token counts once, whatever the batches, and captions stand beside
 the true ones."""
 
+import json
 import types
 
 import jax
@@ -11,10 +12,16 @@ import pytest
 from vlp_jax.data.images.preprocessing import ImagesConfig
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
-from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
+from vlp_jax.errors import DataError
+from vlp_jax.evaluators.captioning import (
+    CAPTION_METRICS,
+    CaptionsTaskConfig,
+    captioning,
+    references_of,
+)
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.text_generator import TextGenerator, words
-from vlp_jax.models.decoder.generation import BeamSearch
+from vlp_jax.metrics.captions.scores import CAPTION_SCORES, caption_scores
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.training.hooks.metric_writers import write_texts
 from vlp_jax.training.writers.tensorboard import TensorBoard
@@ -51,13 +58,25 @@ def captioner_of(devices):
     return TextGenerator(losses, write, Predictor(lambda *_: (None, None), preprocessor, mesh))
 
 
+class Data(types.SimpleNamespace):
+    """What the evaluator reads of a set."""
+
+    def __len__(self):
+        return len(self.captions)
+
+
 def data_of():
     pixels = [np.full((4, 4, 3), number, np.uint8) for number in range(len(CAPTIONS))]
-    return types.SimpleNamespace(
+    return Data(
         captions=CAPTIONS,
         captions_of_image=[[i] for i in range(len(CAPTIONS))],
         pixels=lambda preprocessor, threads: iter(pixels),
-    )
+        metadata=[{"image_id": 10 + i, "refs": [f"{caption}s", "a b"]} if i else {}
+                  for i, caption in enumerate(CAPTIONS)],
+        keys=[f"set: {i}" for i in range(len(CAPTIONS))],
+        source=types.SimpleNamespace(spec="set"),
+        found=lambda number, field: f"there are: {number}",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(("devices", "batch_size", "num_beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
@@ -71,7 +90,7 @@ def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_
         batch_size,
         1,
         lambda pairs: pairs,
-        BeamSearch(num_beams=num_beams),
+        CaptionsTaskConfig(num_beams=num_beams),
     )
     counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1
     assert set(results) == {*CAPTION_METRICS, "captions"}
@@ -82,6 +101,45 @@ def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_
     assert results["captions"] == "".join(
         f"{i + 1}. {written[i]}\n   true: {CAPTIONS[i]}\n" for i in range(5)
     )
+
+
+@pytest.mark.parametrize(("generate", "number"), [(None, 7), (6, 6), (9, 7)])
+def test_captions_of_all_images_are_generated_scored_and_given_in_cocos_format(generate, number):
+    seen = []
+
+    def paced(items):
+        for item in items:
+            seen.append(0)
+            yield item
+
+    task = CaptionsTaskConfig(generate=generate)
+    results = captioning(data_of(), captioner_of(1), {}, 4, 1, paced, task)
+    assert len(seen) == len(CAPTIONS) + number
+    assert set(results) == {*CAPTION_METRICS, *CAPTION_SCORES, "captions", "captions.json"}
+    expected = caption_scores(CAPTIONS[:number], [[caption] for caption in CAPTIONS[:number]])
+    assert {name: results[name] for name in CAPTION_SCORES} == expected
+    assert results["rouge_l"] == 1 and results["bleu_1"] == pytest.approx(1)
+    rows = json.loads(results["captions.json"])
+    assert [row["caption"] for row in rows] == CAPTIONS[:number]
+    assert [row["image_id"] for row in rows] == ["0", *range(11, 10 + number)]
+    assert results["captions"].count("true: ") == 5
+
+
+def test_true_captions_may_be_in_a_field():
+    data = data_of()
+    assert references_of(data, 1, None, "") == ["a flag"]
+    assert references_of(data, 1, "refs", "") == ["a flags", "a b"]
+    context = types.SimpleNamespace(data=data)
+    data.require_captions = lambda task: None
+    with pytest.raises(DataError, match=r"set: 0: .*'refs' \(x\.references\), there are: 0"):
+        CaptionsTaskConfig(references="refs").check(context, "x.")
+
+
+def test_metrics_of_generated_captions_are_named_where_they_are_computed():
+    assert CaptionsTaskConfig().metric_names(None) == CAPTION_METRICS
+    for generate in (6, None):
+        found = CaptionsTaskConfig(generate=generate).metric_names(None)
+        assert found == (*CAPTION_METRICS, *CAPTION_SCORES)
 
 
 def test_a_text_ends_before_the_end_token_or_nowhere():
@@ -97,6 +155,8 @@ def test_a_text_ends_before_the_end_token_or_nowhere():
 
 def test_texts_are_written_to_the_workdir_and_to_tensorboard(tmp_path):
     texts = {"val/captions": "1. a\n   true: b\n"}
+    write_texts(str(tmp_path), 20, {"val/captions.json": "[]\n"})
+    assert (tmp_path / "captions" / "val-000020.json").read_text() == "[]\n"
     write_texts(str(tmp_path), 20, texts)
     assert (tmp_path / "captions" / "val-000020.txt").read_text() == texts["val/captions"]
     board = TensorBoard(str(tmp_path / "tensorboard"), 0)

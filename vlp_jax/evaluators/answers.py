@@ -93,7 +93,8 @@ def vqa_accuracies(
 ) -> list[float]:
     """`vqa_score` of the text generated for each sample, 0 for an empty text.
 
-    The annotators' answers are compared as the tokenizer decodes them.
+    The annotators' answers are compared as the tokenizer decodes them, and normalised as the
+    target's `canonicalize` says. The official evaluation expects them normalised, as VQA v2's are.
     """
     spec, tokenizer = spec_of(head), head.predictor.preprocessor.tokenizer
     annotated = [spec.values(metadata) for metadata in data.metadata]

@@ -1,16 +1,21 @@
-"""Evaluation of captioning: loss of the true captions, and generated captions to read."""
+"""Evaluation of captioning: loss of the true captions, generated captions and their metrics."""
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vlp_jax.config.fields import between
+from vlp_jax.data.samples import SampleError, check_captions
+from vlp_jax.data.sources.columns import pick
+from vlp_jax.errors import DataError
 from vlp_jax.evaluators.requirements import trained
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.text_generator import TextGenerator
+from vlp_jax.metrics.captions.scores import CAPTION_SCORES, caption_scores
 from vlp_jax.models.decoder.generation import BeamSearch
 
 if TYPE_CHECKING:
@@ -19,7 +24,7 @@ if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
 
 CAPTION_METRICS = ("caption_loss",)
-SHOWN = 5  # number of images for which captions are generated
+SHOWN = 5  # number of images whose captions are shown
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,25 +59,39 @@ class GenerationTaskConfig(TaskConfig):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CaptionsTaskConfig(GenerationTaskConfig):
-    """The loss of the true captions, and generated captions to read."""
+    """The loss of the true captions, and generated captions with their metrics."""
+
+    # number of images, from the first one, for which captions are generated; None: all. Metrics of
+    # the generated captions are computed where they are more than 5.
+    generate: int | None = between(SHOWN, 1)
+    # metadata field of the true captions with which generated ones are compared, a text or a list;
+    # None: the captions of the sample
+    references: str | None = None
+
+    @property
+    def scored(self) -> bool:
+        """Whether metrics of the generated captions are computed."""
+        return self.generate is None or self.generate > SHOWN
 
     def lacks(self, experiment: "Experiment") -> str | None:
         """An objective that trains the decoder."""
         return None if "decoding" in trained(experiment) else "an objective of kind 'captioning'"
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
-        """The names in `CAPTION_METRICS`."""
-        return CAPTION_METRICS
+        """The names in `CAPTION_METRICS`, and in `CAPTION_SCORES` where these are computed."""
+        return (*CAPTION_METRICS, *(CAPTION_SCORES if self.scored else ()))
 
     def check(self, context: "TaskContext", where: str = "") -> None:
-        """Checks that every image has a caption.
+        """Checks that every image has a caption, and true captions to compare with.
 
         Raises: DataError where one has none.
         """
         context.data.require_captions(self.kind)
+        for number in range(len(context.data) if self.references is not None else 0):
+            references_of(context.data, number, self.references, f"{where}references")
 
     def run(self, context: "TaskContext") -> dict[str, float | str]:
-        """The loss of the true captions, and some generated ones as texts."""
+        """The loss of the true captions, generated ones as texts, and metrics of these."""
         assert context.text_generator is not None
         return captioning(
             context.data,
@@ -81,7 +100,7 @@ class CaptionsTaskConfig(GenerationTaskConfig):
             context.batch_size,
             context.threads,
             context.paced,
-            self.search,
+            self,
         )
 
 
@@ -92,9 +111,9 @@ def captioning(
     batch_size: int,
     threads: int,
     paced: Callable,
-    search: BeamSearch = BeamSearch(),
+    task: CaptionsTaskConfig,
 ) -> dict[str, float | str]:
-    """Captioning loss of a set, and captions generated for its first images.
+    """Captioning loss of a set, captions generated for its images, and metrics of these.
 
     Args:
       data: the set.
@@ -102,25 +121,72 @@ def captioning(
       variables: the model's variables.
       batch_size: images per batch.
       threads: threads that decode images.
-      paced: wraps an iterator of pairs with a callback before each batch.
-      search: how captions are generated.
+      paced: wraps an iterator with a callback before each batch.
+      task: for how many images captions are generated, how, and what they are compared with.
     Returns:
       caption_loss: mean of -log p in nats over the tokens of each image's first caption,
         teacher-forced.
       captions: a text with the generated and the true captions of the first images.
+      captions.json: the generated captions in COCO's format of results, and the metrics of
+        `caption_scores` (metrics/captions/scores.py), where `task.scored`.
     """
 
-    def pairs() -> Iterator[tuple[np.ndarray, str]]:
-        for number, pixels in enumerate(
-            data.pixels(text_generator.predictor.preprocessor, threads)
-        ):
-            yield pixels, data.captions[data.captions_of_image[number][0]]
+    def pixels() -> Iterator[np.ndarray]:
+        return data.pixels(text_generator.predictor.preprocessor, threads)
 
-    loss = text_generator.caption_loss(variables, paced(pairs()), batch_size)
-    first = list(itertools.islice(pairs(), SHOWN))
-    written = text_generator.captions(variables, [pixels for pixels, _ in first], search)
+    first = [data.captions[numbers[0]] for numbers in data.captions_of_image]
+    pairs = zip(pixels(), first, strict=True)
+    loss = text_generator.caption_loss(variables, paced(pairs), batch_size)
+    number = len(first) if task.generate is None else min(task.generate, len(first))
+    written = text_generator.batched_captions(
+        variables, paced(itertools.islice(pixels(), number)), min(batch_size, number), task.search
+    )
     lines = [
-        f"{number + 1}. {caption}\n   true: {true}"
-        for number, (caption, (_, true)) in enumerate(zip(written, first, strict=True))
+        f"{place + 1}. {caption}\n   true: {true}\n"
+        for place, (caption, true) in enumerate(zip(written[:SHOWN], first, strict=False))
     ]
-    return {"caption_loss": loss, "captions": "\n".join(lines) + "\n"}
+    found: dict[str, float | str] = {"caption_loss": loss, "captions": "".join(lines)}
+    if task.scored:
+        true = [
+            references_of(data, place, task.references, "references") for place in range(number)
+        ]
+        found |= caption_scores(written, true)
+        found["captions.json"] = coco_results(data, written)
+    return found
+
+
+def references_of(data: "EvaluationSet", number: int, field: str | None, setting: str) -> list[str]:
+    """The true captions of an image.
+
+    Args:
+      data: the set.
+      number: index of the image.
+      field: the metadata field that holds them; None: the captions of the sample.
+      setting: the setting that names the field, for messages.
+    Raises:
+      DataError: the field holds no texts.
+    """
+    if field is None:
+        return [data.captions[caption] for caption in data.captions_of_image[number]]
+    value = pick(data.metadata[number], field)
+    try:
+        return list(check_captions([(field, value)], data.keys[number]))
+    except SampleError as error:
+        raise DataError(
+            f"{data.keys[number]}: an evaluation needs a text or a list of texts in the metadata "
+            f"field {field!r} ({setting}), {data.found(number, field)}"
+        ) from error
+
+
+def coco_results(data: "EvaluationSet", captions: Sequence[str]) -> str:
+    """Captions of the first images of a set as JSON in COCO's format of results: a list of
+    {"image_id", "caption"}.
+
+    The identifier is the one in the metadata field `image_id`, else the key of the sample.
+    """
+    keys = (key.removeprefix(f"{data.source.spec}: ") for key in data.keys)
+    rows = [
+        {"image_id": metadata.get("image_id", key), "caption": caption}
+        for caption, key, metadata in zip(captions, keys, data.metadata, strict=False)
+    ]
+    return json.dumps(rows) + "\n"

@@ -69,6 +69,20 @@ class TextGenerator:
             for row in np.asarray(written)[: len(pixels)].tolist()
         ]
 
+    def batched_captions(
+        self,
+        variables: Any,
+        pixels: Iterable[np.ndarray],
+        batch_size: int,
+        search: BeamSearch = BeamSearch(),
+    ) -> list[str]:
+        """`captions` of any number of images; the last batch is filled with its last image."""
+        found: list[str] = []
+        for rows in batches(pixels, batch_size):
+            filled = [*rows, *[rows[-1]] * (batch_size - len(rows))]
+            found += self.captions(variables, filled, search)[: len(rows)]
+        return found
+
 
 def words(decode: Callable[[Sequence[int]], str], row: Sequence[int], last: set[int]) -> str:
     """The text of the tokens before the first of `last`."""

@@ -65,9 +65,10 @@ class Recorder:
         self.metrics |= measured
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
-        """Writes texts of an evaluation to files, and to the writers."""
+        """Writes texts of an evaluation to files, and those to read to the writers."""
         if is_primary_process():
             write_texts(self.workdir, step, texts)
+        texts = {name: text for name, text in texts.items() if not name.endswith(".json")}
         for writer in self.writers:
             writer.write_texts(step, texts)
 

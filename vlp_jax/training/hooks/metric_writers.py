@@ -185,14 +185,15 @@ def write_atomically(path: str, text: str) -> None:
 
 
 def write_texts(workdir: str, step: int, texts: Mapping[str, str]) -> None:
-    """Writes {"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt.
+    """Writes {"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt, and KIND.json with that ending.
 
     Raises:
       CheckpointError: the disk is full or gone.
     """
     for name, text in texts.items():
         data, _, kind = name.rpartition("/")
-        path = os.path.join(workdir, kind, f"{data}-{step:06d}.txt")
+        kind, _, ending = kind.partition(".")
+        path = os.path.join(workdir, kind, f"{data}-{step:06d}.{ending or 'txt'}")
         try:
             os.makedirs(os.path.dirname(path), exist_ok=True)
             write_atomically(path, printable(text))
