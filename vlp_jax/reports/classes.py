@@ -33,8 +33,8 @@ def zero_shot_figures(examined: Examined) -> str:
     confusion = confusion_matrix(predicted, classes.truth, len(classes.names))
     each = class_scores(confusion)
     words = (
-        f"{examined.run.name} on {examined.source}, by prompts for the {len(classes.names)} classes "
-        f"of {classes.field!r}: accuracy {100 * each.right.sum() / each.support.sum():.1f}%, mean "
+        f"{examined.run.name} on {examined.source}, by prompts for the {len(classes.names)} "
+        f"classes of {classes.field!r}: accuracy {100 * each.right.sum() / each.support.sum():.1f}%, mean "
         f"per-class recall {100 * each.mean_per_class_recall:.1f}%, macro F1 {each.f1_macro:.3f}."
     )
     return (

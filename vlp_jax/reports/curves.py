@@ -66,11 +66,11 @@ def panels(runs: Sequence[RunRecord], names: dict[str, str], alternative: str) -
     rows = math.ceil(len(there) / COLUMNS)
     columns = min(COLUMNS, len(there))
     figure = new_figure(3.3 * COLUMNS, 2.3 * rows + 0.3)
-    axes = figure.subplots(rows, columns, squeeze=False).flat
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axis, (key, title) in zip(axes, there.items(), strict=False):
         draw_metric(axis, runs, key)
         axis.set_title(title, fontsize=9)
-    for axis in list(axes)[len(there) :] if rows * columns > len(there) else []:
+    for axis in axes[len(there) :]:
         axis.set_axis_off()
     if len(runs) > 1:
         handles = figure.axes[0].get_lines()[: len(runs)]

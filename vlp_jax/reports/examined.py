@@ -8,6 +8,7 @@ import numpy as np
 
 from vlp_jax.data.samples import Sample, SampleError, Source
 from vlp_jax.data.sources.registry import open_source
+from vlp_jax.errors import CheckpointError
 from vlp_jax.evaluators.context import TaskContext
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.readable import decodable_set, readable_set
@@ -64,15 +65,20 @@ class Examined:
       preprocessor: its preprocessor.
       source: the spec of the set.
     Raises:
-      Absent: the run has no checkpoint, or its config no evaluator.
-      UserError: the checkpoint or the set cannot be read.
+      Absent: the run has no checkpoint that can be read, or its config no evaluator.
+      UserError: the config names classes of your own modules that are not imported, or the set
+        cannot be read.
     """
 
     def __init__(self, run: RunRecord, source: str | None, samples: int):
         if not run.steps:
             raise Absent(f"{run.name} has no checkpoint")
         self.run, self.samples = run, samples
-        self.model, self.variables, self.preprocessor = load(run.folder, components=run.components)
+        try:
+            found = load(run.folder, components=run.components)
+        except CheckpointError as error:
+            raise Absent(f"the newest checkpoint cannot be read: {error.args[0]}") from error
+        self.model, self.variables, self.preprocessor = found
         evaluators = self.model.config.evaluators.values()
         chosen = source or next((spec.source for spec in evaluators), None)
         if chosen is None:

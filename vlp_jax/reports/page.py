@@ -7,8 +7,10 @@ from vlp_jax.reports.section import Section, text
 STYLE = """
 :root { color-scheme: light dark; --line: #dadce0; --soft: #5f6368; --good: #1a9850; --bad: #d93025;
   --card: #f8f9fa; }
-@media (prefers-color-scheme: dark) { :root { --line: #3c4043; --soft: #9aa0a6; --card: #202124; } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto; padding: 0 1rem; }
+@media (prefers-color-scheme: dark) {
+  :root { --line: #3c4043; --soft: #9aa0a6; --card: #202124; } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 1080px; margin: 2rem auto;
+  padding: 0 1rem; }
 h1 { font-size: 1.7rem; margin-bottom: 0; }
 h2 { font-size: 1.25rem; margin-top: 2.5rem; border-bottom: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }

@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import json
+import math
 import os
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vlp_jax.config import to_tree
 from vlp_jax.config.tree import flatten
-from vlp_jax.errors import CheckpointError, ConfigError
+from vlp_jax.errors import CheckpointError, ConfigError, UserError
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps, read_metadata
 from vlp_jax.training.hooks.metric_writers import parsed_rows
 from vlp_jax.training.restore import restore_config
@@ -37,27 +38,28 @@ class RunRecord:
 
     @functools.cached_property
     def config(self) -> dict[str, Any]:
-        """{dotted key: value} of the config: that of the newest checkpoint, else config.json.
-
-        Raises:
-          UserError: it cannot be read.
-        """
-        if self.steps:
+        """{dotted key: value} of the config: config.json, else that of the newest checkpoint; {}
+        where neither can be read."""
+        try:
+            with open(os.path.join(self.folder, "config.json"), encoding="utf-8") as file:
+                return flatten(json.load(file))
+        except (OSError, ValueError):
+            pass
+        try:
             return flatten(to_tree(restore_config(self.folder, allowed=self.components)))
-        with open(os.path.join(self.folder, "config.json"), encoding="utf-8") as file:
-            return flatten(json.load(file))
+        except UserError:
+            return {}
 
     @functools.cached_property
     def parameters(self) -> int | None:
-        """The number of parameters of the newest checkpoint; None where there is none.
-
-        Raises:
-          CheckpointError: the checkpoint is damaged.
-        """
+        """The number of parameters of the newest checkpoint; None where none can be read."""
         if not self.steps:
             return None
-        shapes = read_metadata(checkpoint_folder(self.folder), self.steps[-1])["parameters"]
-        return sum(functools.reduce(lambda a, b: a * b, shape, 1) for shape in shapes.values())
+        try:
+            shapes = read_metadata(checkpoint_folder(self.folder), self.steps[-1])["parameters"]
+        except CheckpointError:
+            return None
+        return sum(math.prod(shape) for shape in shapes.values())
 
     def series(self, key: str) -> tuple[list[int], list[float]]:
         """The steps and values of a metric, without rows that lack it or have no number."""

@@ -68,7 +68,8 @@ def text_query(examined: Examined, query: int, rank: int) -> str:
     if own.isdisjoint(found):
         pictures += f'<span class="missed">… true one at rank {rank}:</span>'
         pictures += examined.picture(min(own), true=True)
-    return f'<div class="example"><div class="query">{text(data.captions[query])}</div>{pictures}</div>'
+    words = f'<div class="query">{text(data.captions[query])}</div>'
+    return f'<div class="example">{words}{pictures}</div>'
 
 
 def image_query(examined: Examined, query: int, rank: int) -> str:
