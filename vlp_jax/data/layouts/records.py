@@ -98,6 +98,7 @@ class RecordSource:
       options: its options.
       read: yields a key and a row for each sample, in order, and notes what it leaves out.
       caption: default caption field.
+      also: all else that the rows depend on, anything that JSON can hold.
 
     Raises:
       DataError: what `read` raises; if there is no row.
@@ -111,6 +112,7 @@ class RecordSource:
         options: Options,
         read: Callable[[Notes], Rows],
         caption: str = "caption",
+        also: Any = None,
     ):
         self.spec, self.path = spec, path
         columns = {name: options[name] for name in ("caption", "prompt") if name in options}
@@ -118,7 +120,7 @@ class RecordSource:
         self.images = ImageFolders([path], options, spec)
         asked = {name: options[name] for name in options if name not in SHARED_OPTIONS}
         stamps = [size_and_version(other) for other in beside]
-        kind = f"{spec.partition(':')[0]}-{fingerprint_of(VERSION, asked, stamps)[:8]}"
+        kind = f"{spec.partition(':')[0]}-{fingerprint_of(VERSION, asked, stamps, also)[:8]}"
         self.index = load_indexes([path], kind, lambda _: self.build(read), spec)[0]
         self.rows = Texts(self.index["rows"], self.index["rows_starts"])
         notes = json.loads(bytes(self.index["notes"]))
@@ -134,7 +136,7 @@ class RecordSource:
         """The arrays of the index."""
         notes = Notes()
         arrays = packed(map(list, distinct(read(notes), self.spec)))
-        digest = hashlib.sha256(arrays["rows"]).digest()
+        digest = hashlib.sha256(arrays["rows"].tobytes()).digest()
         return {
             **arrays,
             "digest": np.frombuffer(digest, np.uint8),
