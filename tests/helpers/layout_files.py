@@ -406,8 +406,8 @@ COCO_INSTANCES = {
             "id": 900100037777,
         },
         {
-            "segmentation": {"counts": "n0d3\\l=", "size": [SIDE, SIDE]},
-            "area": 4,
+            "segmentation": {"counts": "\\27a0000000000T;", "size": [SIDE, SIDE]},
+            "area": 42,
             "iscrowd": 0,
             "image_id": 397133,
             "bbox": [3, 4, 6, 7],

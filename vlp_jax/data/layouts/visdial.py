@@ -7,8 +7,9 @@ earlier questions and answers, and the newest question. Metadata: `answer` (not 
 `answers` (a list of it), `answer_options` (100 texts) with `gt_index`, the number of the right one,
 where they are there; `question`, `turn`, from 1 on, and `image_id`.
 
-Option `image` names the images by their ids; by default VisualDialog_val2018_000000000042.jpg, and
-for the training split the two names that COCO 2014 has.
+Option `image` names the images by their ids; by default VisualDialog_val2018_000000000042.jpg, in
+`root` or its folder VisualDialog_val2018, and for the training split COCO_train2014_000000000042
+in the folder train2014, or else the like in val2014.
 """
 
 from collections.abc import Iterator
@@ -29,6 +30,12 @@ from vlp_jax.errors import DataError
 
 TEXT, OPTIONS, ANSWERS = "text", "answer_options", "answer_texts"
 TRAIN_IMAGES = ("train2014/COCO_train2014_{:012}.jpg", "val2014/COCO_val2014_{:012}.jpg")
+
+
+def image_names(split: str) -> list[str]:
+    """The names of images of a split with a folder of its own, below `root` or as `root`."""
+    name = f"VisualDialog_{split}2018"
+    return [f"{name}/{name}_{{:012}}.jpg", f"{name}_{{:012}}.jpg"]
 
 
 def ended(text: str, mark: str) -> str:
@@ -113,7 +120,7 @@ def open_visdial(rest: str) -> DialogueSource:
     def read(notes: Notes) -> Rows:
         document = read_object(path, "dialogues")
         split, data = str(document.get("split")).removesuffix("2018"), document.entry("data")
-        default = TRAIN_IMAGES if split == "train" else [f"VisualDialog_{split}2018_{{:012}}.jpg"]
+        default = TRAIN_IMAGES if split == "train" else image_names(split)
         names = ImageNames(options, default, spec)
         questions, answers = data.items("questions"), data.items("answers")
         for dialog in data.entries("dialogs"):
