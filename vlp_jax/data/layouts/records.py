@@ -29,7 +29,7 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 class Notes:
-    """What a reader reports beside its rows.
+    """What a reader reports in addition to its rows.
 
     Attributes:
       left_out: counts of records that make no sample, by what they are.
@@ -93,7 +93,7 @@ class RecordSource:
 
     Args:
       path: the annotation file that gives the folder of the images.
-      beside: other annotation files.
+      others: further annotation files.
       spec: name of the source in messages.
       options: its options.
       read: yields a key and a row for each sample, in order, and notes what it leaves out.
@@ -107,7 +107,7 @@ class RecordSource:
     def __init__(
         self,
         path: str,
-        beside: Sequence[str],
+        others: Sequence[str],
         spec: str,
         options: Options,
         read: Callable[[Notes], Rows],
@@ -119,7 +119,7 @@ class RecordSource:
         self.columns = Columns.of(columns, spec, (caption,))
         self.images = ImageFolders([path], options, spec)
         asked = {name: options[name] for name in options if name not in SHARED_OPTIONS}
-        stamps = [size_and_version(other) for other in beside]
+        stamps = [size_and_version(other) for other in others]
         kind = f"{spec.partition(':')[0]}-{fingerprint_of(VERSION, asked, stamps, also)[:8]}"
         self.index = load_indexes([path], kind, lambda _: self.build(read), spec)[0]
         self.rows = Texts(self.index["rows"], self.index["rows_starts"])
@@ -190,7 +190,7 @@ def split_layout(rest: str, kind: str, names: Sequence[str] = ()) -> tuple[str, 
     Args:
       rest: the spec without `KIND:`.
       kind: the kind.
-      names: the options of the kind beside `SHARED_OPTIONS`.
+      names: the options of the kind in addition to `SHARED_OPTIONS`.
 
     Raises:
       DataError: for a wrong option, and unless the pattern names one file.
