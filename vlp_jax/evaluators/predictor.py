@@ -24,6 +24,7 @@ class Predictor:
       mesh: the devices.
       match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator needs
         them.
+      outputs: further outputs of the image tower by name, `output(variables, image) -> [B, ...]`.
     """
 
     def __init__(
@@ -32,12 +33,19 @@ class Predictor:
         preprocessor: Preprocessor,
         mesh: Mesh | AbstractMesh,
         match: Callable | None = None,
+        outputs: Mapping[str, Callable] | None = None,
     ):
         self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
         images = preprocessor.images
 
-        def image_batch(variables, pixels):
-            return embed(variables, normalise(pixels, images.mean, images.std), None, None)[0]
+        def of_image(output: Callable) -> Callable:
+            def image_batch(variables, pixels):
+                return output(variables, normalise(pixels, images.mean, images.std))
+
+            return jax.jit(image_batch, out_shardings=replicated(mesh))
+
+        def embedding(variables, image):
+            return embed(variables, image, None, None)[0]
 
         def text_batch(variables, text, mask):
             return embed(variables, None, text, mask)[1]
@@ -49,13 +57,23 @@ class Predictor:
             )
 
         self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
-        self.image_batch = jax.jit(image_batch, out_shardings=replicated(mesh))
+        self.image_batch = {
+            name: of_image(output)
+            for name, output in {"embedding": embedding, **(outputs or {})}.items()
+        }
         self.text_batch = jax.jit(text_batch, out_shardings=replicated(mesh))
 
-    def images(self, variables: Any, pixels: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-        """Embeddings float32 [N, E] of images, uint8 [H, W, 3]."""
+    def images(
+        self,
+        variables: Any,
+        pixels: Iterable[np.ndarray],
+        batch_size: int,
+        output: str = "embedding",
+    ) -> np.ndarray:
+        """Embeddings float32 [N, E] of images, uint8 [H, W, 3], or another output of the tower."""
+        run = self.image_batch[output]
         return self.batched(
-            lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
+            lambda rows: run(variables, *self.place([np.stack(rows)], batch_size)),
             pixels,
             batch_size,
         )

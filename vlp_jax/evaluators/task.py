@@ -26,6 +26,9 @@ class TaskConfig(Component):
             "classification": "vlp_jax.evaluators.classification:ClassificationTaskConfig",
             "regression": "vlp_jax.evaluators.regression:RegressionTaskConfig",
             "answers": "vlp_jax.evaluators.answers:AnswersTaskConfig",
+            "linear_probe": "vlp_jax.evaluators.linear_probe:LinearProbeTaskConfig",
+            "knn": "vlp_jax.evaluators.nearest_neighbours:NearestNeighboursTaskConfig",
+            "few_shot": "vlp_jax.evaluators.few_shot:FewShotTaskConfig",
         }
     )
 

@@ -196,6 +196,11 @@ class PretrainingModule(nn.Module):
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
 
+    def pooled_image(self, image: jax.Array) -> jax.Array:
+        """The pooled vectors of the image tower before the projection, float32 [B, D]."""
+        pooled = present(self.model.encode_image(image, tokens=False).pooled)
+        return constrain(pooled.astype(jnp.float32), ("batch", None))
+
     def match(self, batch: dict[str, jax.Array]) -> jax.Array:
         """Matching logits float32 [B, 2] of a batch, (no match, match), by the first matching
         objective."""

@@ -26,8 +26,15 @@ def build_predictor(
     def match(variables, batch):
         return module.apply(variables, batch, method="match")
 
+    def pooled(variables, image):
+        return module.apply(variables, image, method="pooled_image")
+
     return Predictor(
-        with_layout(embed, layout), preprocessor, layout.mesh, with_layout(match, layout)
+        with_layout(embed, layout),
+        preprocessor,
+        layout.mesh,
+        with_layout(match, layout),
+        {"pooled": with_layout(pooled, layout)},
     )
 
 
