@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -100,17 +101,21 @@ class EvaluationSet:
     ) -> Iterator[dict[str, Any]]:
         """A row for each (index of an image, caption) pair.
 
+        An image is decoded once for pairs that follow each other.
+
         Returns: dictionaries with `image` uint8 [H, W, 3] and `text`; also the image's `boxes` and
           the caption's `parse` where the preprocessor is configured for them.
         """
         parses = self.parses(preprocessor.dependencies)
+        runs = [(i, [*run]) for i, run in itertools.groupby(pairs, key=lambda pair: pair[0])]
         rows = loaded(
             lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]),
-            [number for number, _ in pairs],
+            [number for number, _ in runs],
             threads,
         )
-        for (_, caption), row in zip(pairs, rows, strict=True):
-            yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
+        for (_, run), row in zip(runs, rows, strict=True):
+            for _, caption in run:
+                yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
 
     def parses(self, spec: DependenciesConfig | None) -> dict[str, np.ndarray]:
         """The parse of each caption, taken from the first image with this caption; empty without a

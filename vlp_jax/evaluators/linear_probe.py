@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vlp_jax.config.fields import between, positive
-from vlp_jax.evaluators.logistic_regression import best_penalty, fit
+from vlp_jax.evaluators.logistic_regression import SEARCH_TOLERANCE, best_penalty, fit
 from vlp_jax.evaluators.probe import Labelled, ProbeTaskConfig
 from vlp_jax.metrics.classification import accuracy, majority, top_k_accuracy
 from vlp_jax.metrics.per_class import class_scores, confusion_matrix, predicted_classes
@@ -89,7 +89,14 @@ def linear_probe(
         fitted, chosen_by = (train, validation) if validation else split_off(train)
 
         def score(tried: float) -> float:
-            model = fit(fitted.features, fitted.labels, classes, tried, iterations=iterations)
+            model = fit(
+                fitted.features,
+                fitted.labels,
+                classes,
+                tried,
+                iterations=iterations,
+                tolerance=SEARCH_TOLERANCE,
+            )
             return accuracy(model.scores(chosen_by.features), chosen_by.labels)
 
         penalty = best_penalty(score)

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
+SEARCH_TOLERANCE = 1e-4  # while penalties are compared; scikit-learn's default
 # Radford et al. 2021, appendix A.3: 8 steps per decade from 1e-6 to 1e6
 PENALTIES = np.logspace(-6, 6, 97)
 
@@ -35,7 +36,7 @@ def fit(
     penalty: float,
     *,
     iterations: int = 1000,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-6,
 ) -> LogisticRegression:
     """The minimum of sum_i -log p(y_i | x_i) + penalty / 2 |W|^2, by L-BFGS in float64.
 
@@ -81,7 +82,9 @@ def fit(
     return LogisticRegression(found[:-classes].reshape(width, classes), found[-classes:])
 
 
-def best_penalty(score: Callable[[float], float], penalties: Sequence[float] = PENALTIES) -> float:
+def best_penalty(
+    score: Callable[[float], float], penalties: Sequence[float] | np.ndarray = PENALTIES
+) -> float:
     """The penalty with the highest score, by the search of Radford et al. 2021, appendix A.3.
 
     Seven penalties over the whole range are tried first, then those at half the distance on either

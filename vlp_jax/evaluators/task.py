@@ -29,6 +29,8 @@ class TaskConfig(Component):
             "linear_probe": "vlp_jax.evaluators.linear_probe:LinearProbeTaskConfig",
             "knn": "vlp_jax.evaluators.nearest_neighbours:NearestNeighboursTaskConfig",
             "few_shot": "vlp_jax.evaluators.few_shot:FewShotTaskConfig",
+            "rerank": "vlp_jax.evaluators.rerank:RerankTaskConfig",
+            "composition": "vlp_jax.evaluators.composition:CompositionTaskConfig",
         }
     )
 
