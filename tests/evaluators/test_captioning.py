@@ -1,8 +1,6 @@
 """The captions evaluator: every token counts once, whatever the batches, and captions stand beside
 the true ones."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +11,7 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.evaluators.captioning import CAPTION_METRICS, captioning
 from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.evaluators.shares import shared_batches
 from vlp_jax.evaluators.text_generator import TextGenerator, words
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
@@ -51,26 +50,30 @@ def captioner_of(devices):
     return TextGenerator(losses, write, Predictor(lambda *_: (None, None), preprocessor, mesh))
 
 
-def data_of():
-    pixels = [np.full((4, 4, 3), number, np.uint8) for number in range(len(CAPTIONS))]
-    return types.SimpleNamespace(
-        captions=CAPTIONS,
-        captions_of_image=[[i] for i in range(len(CAPTIONS))],
-        pixels=lambda preprocessor, threads: iter(pixels),
-    )
+class Pictures:
+    """A set of one-coloured pictures, as bright as their number."""
+
+    captions = CAPTIONS
+    captions_of_image = tuple((i,) for i in range(len(CAPTIONS)))
+
+    def __len__(self):
+        return len(CAPTIONS)
+
+    def pixels(self, preprocessor, threads, numbers):
+        return (np.full((4, 4, 3), number, np.uint8) for number in numbers)
 
 
 @pytest.mark.parametrize(("devices", "batch_size", "num_beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
 def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(
     devices, batch_size, num_beams
 ):
+    captioner = captioner_of(devices)
     results = captioning(
-        data_of(),
-        captioner_of(devices),
+        Pictures(),
+        captioner,
         {},
-        batch_size,
+        lambda count, load: shared_batches(captioner.predictor.mesh, count, batch_size, load),
         1,
-        lambda pairs: pairs,
         BeamSearch(num_beams=num_beams),
     )
     counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1

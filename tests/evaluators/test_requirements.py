@@ -10,11 +10,13 @@ from vlp_jax.evaluators.config import metric_names
 from vlp_jax.evaluators.task import TaskConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+PROBES = {"linear_probe", "knn", "few_shot"}
+EMBEDDINGS = {"retrieval", "zero_shot", "composition", *PROBES}
 POSSIBLE = {
-    "clip_emoji": {"retrieval", "zero_shot"},
-    "albef": {"retrieval", "zero_shot", "matching"},
+    "clip_emoji": EMBEDDINGS,
+    "albef": {*EMBEDDINGS, "matching", "rerank"},
     "vilt": {"matching"},
-    "coca_b16": {"retrieval", "zero_shot", "captions"},
+    "coca_b16": {*EMBEDDINGS, "captions"},
     "vit_gpt2": {"captions"},
     "mae_b16": set(),
     "vqa_fusion": {"classification"},

@@ -1,14 +1,14 @@
 """Evaluation of captioning: loss of the true captions, and generated captions to read."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from vlp_jax.config.fields import between
 from vlp_jax.evaluators.requirements import trained
+from vlp_jax.evaluators.shares import Share
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.models.decoder.generation import BeamSearch
@@ -78,20 +78,22 @@ class CaptionsTaskConfig(GenerationTaskConfig):
             context.data,
             context.text_generator,
             context.variables,
-            context.batch_size,
+            context.batches,
             context.threads,
-            context.paced,
             self.search,
         )
+
+
+# (number of items, indices of items -> items) -> this host's shares of the batches, with the items
+Batches = Callable[[int, Callable[[np.ndarray], Iterable]], Iterator[tuple[Share, list]]]
 
 
 def captioning(
     data: "EvaluationSet",
     text_generator: TextGenerator,
     variables: Any,
-    batch_size: int,
+    batches: Batches,
     threads: int,
-    paced: Callable,
     search: BeamSearch = BeamSearch(),
 ) -> dict[str, float | str]:
     """Captioning loss of a set, and captions generated for its first images.
@@ -100,9 +102,8 @@ def captioning(
       data: the set.
       text_generator: the model's decoder.
       variables: the model's variables.
-      batch_size: images per batch.
+      batches: divides the images among batches and hosts, as `TaskContext.batches`.
       threads: threads that decode images.
-      paced: wraps an iterator of pairs with a callback before each batch.
       search: how captions are generated.
     Returns:
       caption_loss: mean of -log p in nats over the tokens of each image's first caption,
@@ -110,17 +111,30 @@ def captioning(
       captions: a text with the generated and the true captions of the first images.
     """
 
-    def pairs() -> Iterator[tuple[np.ndarray, str]]:
-        for number, pixels in enumerate(
-            data.pixels(text_generator.predictor.preprocessor, threads)
-        ):
-            yield pixels, data.captions[data.captions_of_image[number][0]]
+    def pairs(numbers: Sequence[int] | np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+        return pairs_of(data, text_generator, threads, numbers)
 
-    loss = text_generator.caption_loss(variables, paced(pairs()), batch_size)
-    first = list(itertools.islice(pairs(), SHOWN))
+    sums, counts = text_generator.token_losses(variables, batches(len(data), pairs))
+    first = list(pairs(range(min(SHOWN, len(data)))))
     written = text_generator.captions(variables, [pixels for pixels, _ in first], search)
     lines = [
         f"{number + 1}. {caption}\n   true: {true}"
         for number, (caption, (_, true)) in enumerate(zip(written, first, strict=True))
     ]
-    return {"caption_loss": loss, "captions": "\n".join(lines) + "\n"}
+    return {
+        "caption_loss": float(sums.sum() / max(counts.sum(), 1)),
+        "captions": "\n".join(lines) + "\n",
+    }
+
+
+def pairs_of(
+    data: "EvaluationSet",
+    text_generator: TextGenerator,
+    threads: int,
+    numbers: Sequence[int] | np.ndarray,
+) -> Iterator[tuple[np.ndarray, str]]:
+    """The pixels and the first caption of the images `numbers`."""
+    chosen = [int(number) for number in numbers]
+    pixels = data.pixels(text_generator.predictor.preprocessor, threads, chosen)
+    for number, image in zip(chosen, pixels, strict=True):
+        yield image, data.captions[data.captions_of_image[number][0]]

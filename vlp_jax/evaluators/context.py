@@ -12,15 +12,12 @@ from vlp_jax.distributed.exchange import check_all_agree
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.readable import decodable_set, readable_set
+from vlp_jax.evaluators.shares import Share, nothing, shared_batches
 from vlp_jax.evaluators.supervised import Predict, SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
 
 # {class field: {class: training captions}}
 Descriptions = Mapping[str, Mapping[str, Sequence[str]]]
-
-
-def nothing() -> None:
-    """The default callback between two batches."""
 
 
 @dataclasses.dataclass
@@ -68,11 +65,23 @@ class TaskContext:
         Returns: float32 [N, ...].
         """
         if (data, kind) not in self.held:
-            pixels = self.paced(data.pixels(self.predictor.preprocessor, self.threads))
-            self.held[data, kind] = self.predictor.images(
-                self.variables, pixels, self.batch_size, kind
-            )
+            self.held[data, kind] = np.concatenate([*self.feature_batches(data, kind)])
         return self.held[data, kind]
+
+    def feature_batches(self, data: EvaluationSet, kind: str) -> Iterator[np.ndarray]:
+        """`features` of one batch after another, which are not held."""
+
+        def pixels(numbers: np.ndarray) -> Iterator[np.ndarray]:
+            return data.pixels(self.predictor.preprocessor, self.threads, numbers.tolist())
+
+        for share, rows in self.batches(len(data), pixels):
+            yield self.predictor.shared_images(self.variables, rows, share, kind)
+
+    def batches(
+        self, count: int, load: Callable[[np.ndarray], Iterable[Any]]
+    ) -> Iterator[tuple[Share, list[Any]]]:
+        """The batches of `count` items, of which each host loads its share."""
+        return shared_batches(self.predictor.mesh, count, self.batch_size, load, self.between)
 
     def other(self, spec: str) -> EvaluationSet:
         """A further set, opened at its first use, without the samples that cannot be read.
@@ -103,8 +112,16 @@ class TaskContext:
         """The function that runs the head of a predictor on pairs of a set."""
 
         def predict(pairs: Sequence[tuple[int, str]]) -> np.ndarray:
-            rows = data.pairs(predictor.preprocessor, self.threads, pairs)
-            return predictor.pairs(self.variables, self.paced(rows), self.batch_size)
+            def rows_of(numbers: np.ndarray) -> Iterator[dict[str, Any]]:
+                chosen = [pairs[number] for number in numbers]
+                return data.pairs(predictor.preprocessor, self.threads, chosen)
+
+            return np.concatenate(
+                [
+                    predictor.shared_pairs(self.variables, rows, share)
+                    for share, rows in self.batches(len(pairs), rows_of)
+                ]
+            )
 
         return predict
 

@@ -88,11 +88,13 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.source)
 
-    def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
-        """The pixels of every image in order, uint8 [H, W, 3]."""
+    def pixels(
+        self, preprocessor: Preprocessor, threads: int, numbers: Sequence[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """The pixels of the images `numbers` in order, uint8 [H, W, 3]; None: of all images."""
         return loaded(
             lambda i: preprocessor.pixels(self._sample(i).image, self.keys[i]),
-            range(len(self)),
+            range(len(self)) if numbers is None else numbers,
             threads,
         )
 
@@ -228,7 +230,7 @@ def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
 
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:
     """The results of `load` for each index, in order; several threads call it."""
-    dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(numbers[i]))
+    dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(int(numbers[i])))
     yield from dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256)
     )

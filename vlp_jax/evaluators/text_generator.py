@@ -8,7 +8,8 @@ import numpy as np
 
 from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.distributed.exchange import wait_on_cpu
-from vlp_jax.evaluators.predictor import Predictor, batches
+from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.evaluators.shares import Share
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.mesh import replicated
 
@@ -35,22 +36,24 @@ class TextGenerator:
 
         self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
 
-    def caption_loss(
-        self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int
-    ) -> float:
-        """Mean of -log p over all tokens of the captions of (pixels, caption) pairs,
-        teacher-forced."""
-        total, count = 0.0, 0
-        for rows in batches(pairs, batch_size):
+    def token_losses(
+        self, variables: Any, batches: Iterable[tuple[Share, list[tuple[np.ndarray, str]]]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The sum of -log p over the tokens of each caption, and their number, teacher-forced.
+
+        Args:
+          variables: the model's variables.
+          batches: (pixels, caption) pairs, of which each host passes its share.
+        Returns: float64 [N] and int [N].
+        """
+        found = []
+        for share, rows in batches:
             ids, mask, _ = self.predictor.preprocessor.tokenizer([caption for _, caption in rows])
-            arrays = self.predictor.place(
-                [np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size
-            )
-            sums, counts = (
-                np.asarray(x)[: len(rows)] for x in wait_on_cpu(self.losses(variables, *arrays))
-            )
-            total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
-        return total / max(count, 1)
+            arrays = [np.stack([pixels for pixels, _ in rows]), ids, mask]
+            parts = wait_on_cpu(self.losses(variables, *map(share.place, arrays)))
+            found.append([np.asarray(part)[: share.count] for part in parts])
+        sums, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return sums.astype(np.float64), counts
 
     def captions(
         self, variables: Any, pixels: Sequence[np.ndarray], search: BeamSearch = BeamSearch()
