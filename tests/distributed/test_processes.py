@@ -38,7 +38,7 @@ def start(behaviour, hosts=2, only=None):
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/helpers")]),
     }
     script = pathlib.Path(__file__).parent / "host_process.py"
     return {
