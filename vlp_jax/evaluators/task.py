@@ -31,6 +31,9 @@ class TaskConfig(Component):
             "few_shot": "vlp_jax.evaluators.few_shot:FewShotTaskConfig",
             "rerank": "vlp_jax.evaluators.rerank:RerankTaskConfig",
             "composition": "vlp_jax.evaluators.composition:CompositionTaskConfig",
+            "segmentation": "vlp_jax.evaluators.segmentation:SegmentationTaskConfig",
+            "perplexity": "vlp_jax.evaluators.perplexity:PerplexityTaskConfig",
+            "embedding_geometry": "vlp_jax.evaluators.embedding_geometry:GeometryTaskConfig",
         }
     )
 

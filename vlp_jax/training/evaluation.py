@@ -29,12 +29,15 @@ def build_predictor(
     def pooled(variables, image):
         return module.apply(variables, image, method="pooled_image")
 
+    def patches(variables, image):
+        return module.apply(variables, image, method="patch_embeddings")
+
     return Predictor(
         with_layout(embed, layout),
         preprocessor,
         layout.mesh,
         with_layout(match, layout),
-        {"pooled": with_layout(pooled, layout)},
+        {"pooled": with_layout(pooled, layout), "patches": with_layout(patches, layout)},
     )
 
 
