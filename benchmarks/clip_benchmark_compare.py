@@ -1,5 +1,5 @@
-"""Our zero-shot, retrieval and linear-probe figures beside CLIP_benchmark's and scikit-learn's, on
-one set of random features.
+"""Our zero-shot, retrieval and linear-probe figures compared with CLIP_benchmark's and scikit-learn's,
+on one set of random features.
 
 pip install -e '.[reference]'
 python benchmarks/clip_benchmark_compare.py

@@ -13,7 +13,6 @@ import numpy as np
 
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import DataError
-from vlp_jax.evaluators.evaluation_set import label_in
 from vlp_jax.evaluators.pair_scores import PairScorer, embedding_scorer, matching_scorer
 from vlp_jax.evaluators.requirements import lacks_embeddings, lacks_head
 from vlp_jax.evaluators.task import TaskConfig
@@ -200,14 +199,14 @@ def paired_samples(data: "EvaluationSet", field: str, setting: str = "pairs") ->
     Raises:
       DataError: a sample lacks the field, or not exactly two share its value.
     """
-    data.labels(field, setting)
-    groups: dict[str | None, list[int]] = {}
-    for number, metadata in enumerate(data.metadata):
-        groups.setdefault(label_in(metadata, field), []).append(number)
-    for value, numbers in groups.items():
+    names, labels = data.labels(field, setting)
+    groups: dict[int, list[int]] = {}
+    for number, label in enumerate(labels.tolist()):
+        groups.setdefault(label, []).append(number)
+    for label, numbers in groups.items():
         if len(numbers) != 2:
             raise DataError(
-                f"{data.keys[numbers[0]]}: {len(numbers)} samples have {value!r} in the metadata "
+                f"{data.keys[numbers[0]]}: {len(numbers)} samples have {names[label]!r} in the metadata "
                 f"field {field!r} ({setting}); Winoground's scores are of two each"
             )
     return np.array([*groups.values()])

@@ -7,7 +7,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from einops import rearrange
 
 from vlp_jax.data import batch_spec
 from vlp_jax.errors import ConfigError
@@ -16,7 +15,7 @@ from vlp_jax.models.decoder.generation import BeamSearch, written
 from vlp_jax.models.decoder.transformer import Decoding
 from vlp_jax.models.layers.transformer import Encoding, Precision
 from vlp_jax.models.options import present
-from vlp_jax.models.vision_language import VisionLanguageModel, as_memory, project, unit
+from vlp_jax.models.vision_language import VisionLanguageModel, as_memory
 from vlp_jax.objectives.base import NO_DECODER, Loss, ObjectiveConfig, weight_at
 from vlp_jax.objectives.captioning import token_losses
 from vlp_jax.objectives.tokens import rows_of_text
@@ -196,20 +195,6 @@ class PretrainingModule(nn.Module):
     ) -> tuple[jax.Array | None, jax.Array | None]:
         """`VisionLanguageModel.__call__` without training."""
         return self.model(image, text, mask)
-
-    def pooled_image(self, image: jax.Array) -> jax.Array:
-        """The pooled vectors of the image tower before the projection, float32 [B, D]."""
-        pooled = present(self.model.encode_image(image, tokens=False).pooled)
-        return constrain(pooled.astype(jnp.float32), ("batch", None))
-
-    def patch_embeddings(self, image: jax.Array) -> jax.Array:
-        """The tokens of the image tower's grid in the shared space: unit vectors float32 [B, side,
-        side, E], for towers with `projects_tokens`."""
-        grid = self.model_config.image.grid
-        tokens = present(self.model.encode_image(image).tokens)
-        patches = tokens[:, grid.before : grid.before + grid.side**2]
-        embedded = unit(project(self.model.image_projection, patches))
-        return rearrange(embedded, "b (h w) e -> b h w e", h=grid.side)
 
     def match(self, batch: dict[str, jax.Array]) -> jax.Array:
         """Matching logits float32 [B, 2] of a batch, (no match, match), by the first matching

@@ -27,10 +27,10 @@ def build_predictor(
         return module.apply(variables, batch, method="match")
 
     def pooled(variables, image):
-        return module.apply(variables, image, method="pooled_image")
+        return module.apply(variables, image, method=lambda own, x: own.model.pooled_image(x))
 
     def patches(variables, image):
-        return module.apply(variables, image, method="patch_embeddings")
+        return module.apply(variables, image, method=lambda own, x: own.model.patch_embeddings(x))
 
     return Predictor(
         with_layout(embed, layout),
