@@ -1,4 +1,4 @@
-"""Our zero-shot, retrieval and linear-probe figures compared with CLIP_benchmark's and scikit-learn's,
+"""Zero-shot, retrieval and linear-probe figures, compared with CLIP_benchmark's and scikit-learn's
 on one set of random features.
 
 pip install -e '.[reference]'

@@ -206,7 +206,7 @@ def paired_samples(data: "EvaluationSet", field: str, setting: str = "pairs") ->
     for label, numbers in groups.items():
         if len(numbers) != 2:
             raise DataError(
-                f"{data.keys[numbers[0]]}: {len(numbers)} samples have {names[label]!r} in the metadata "
-                f"field {field!r} ({setting}); Winoground's scores are of two each"
+                f"{data.keys[numbers[0]]}: {len(numbers)} samples have {names[label]!r} in the "
+                f"metadata field {field!r} ({setting}); Winoground's scores are of two each"
             )
     return np.array([*groups.values()])
