@@ -98,6 +98,8 @@ setup(
         "mlflow": ["mlflow-skinny>=3,<4", "sqlalchemy>=2", "alembic>=1"],
         "notebook": ["jupyterlab", "matplotlib", "nbclient>=0.10"],
         "report": ["matplotlib"],
+        # what golden files and benchmarks/clip_benchmark_compare.py compare with
+        "reference": ["clip-benchmark>=1.6,<2", "scikit-learn>=1.5", "torch"],
         "parity": ["torch==2.13.0", "safetensors"],
     },
 )

@@ -36,6 +36,7 @@ INNER = {
         ("samples", "notifications", "worker_processes"),
         ("sources",),
         ("images", "text"),
+        ("layouts",),
         (),
         ("prepare",),
     ],

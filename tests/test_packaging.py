@@ -23,6 +23,7 @@ COMMANDS = {
     "inspect": "inspect",
     "compile": "compile",
     "convert": "convert",
+    "report": "report",
 }
 
 

@@ -30,6 +30,7 @@ from vlp_jax.evaluator_flags import (
     checked_settings,
     given_settings,
 )
+from vlp_jax.evaluators.clip_benchmark import check_known, clip_benchmark_results
 from vlp_jax.evaluators.context import TaskContext
 from vlp_jax.evaluators.readable import readable_set
 from vlp_jax.evaluators.suite import evaluate_readable
@@ -75,6 +76,13 @@ def main(arguments: list[str]) -> int:
         "checkpoint's config names classes of them",
     )
     flags.add_argument("--output", help="a JSON file to write")
+    flags.add_argument(
+        "--format",
+        choices=("vlp_jax", "clip_benchmark"),
+        default="vlp_jax",
+        help="names of the metrics; clip_benchmark: as CLIP_benchmark writes them, a list with one "
+        "object for each task",
+    )
     add_host_flags(flags)
     given = flags.parse(arguments, REPEATABLE)
     quiet_libraries()
@@ -87,6 +95,8 @@ def evaluate(given: argparse.Namespace) -> None:
     """`main`, in the connected processes."""
     tasks = check_tasks(given.evaluators.split(","), FLAGS["tasks"])
     check_output(given.output)
+    if given.format == "clip_benchmark":
+        check_known(tasks, "--format")
     ema = {"auto": None, "yes": True, "no": False}[given.ema]
     components = tuple(name for name in given.components.split(",") if name)
     results = evaluate_checkpoint(
@@ -100,7 +110,16 @@ def evaluate(given: argparse.Namespace) -> None:
         components=components,
     )
     files = {name: results.pop(name) for name in [*results] if name.endswith(".json")}
-    text = json.dumps(results, indent=2)
+    shown_results: Any = results
+    if given.format == "clip_benchmark":
+        shown_results = clip_benchmark_results(
+            results,
+            tasks,
+            dataset=given.source,
+            model=os.path.basename(os.path.abspath(given.workdir)),
+            pretrained=given.workdir if given.step is None else f"{given.workdir}@{given.step}",
+        )
+    text = json.dumps(shown_results, indent=2)
     print(text)
     if given.output and is_primary_process():
         write_atomically(given.output, text + "\n")
@@ -124,8 +143,8 @@ def run_evaluation(
     Args:
       workdir: the workdir of the run.
       source: the evaluation set, as for `vlp_jax.data.open_source`.
-      tasks: "retrieval", "zero_shot", "matching", "captions", "classification", "regression" or
-        "answers", or several of them.
+      tasks: kinds of tasks, such as "retrieval" or ("zero_shot", "knn"); docs/evaluation.md lists
+        them.
       step: step of the checkpoint. Default: the newest.
       ema: True for the EMA parameters, False for those of the last update. Default: the EMA
         parameters where the config keeps them.

@@ -1,6 +1,7 @@
 """One of several hosts without a model: `python host_process.py BEHAVIOUR PORT HOSTS HOST`, started
 by test_processes.py."""
 
+import json
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+from shared_evaluation import measured
 
 from vlp_jax.command_line import run_entry_point
 from vlp_jax.distributed.cluster_detection import Launch
@@ -120,6 +122,11 @@ def stop_together(host):
         steps = exchange("the step", step)
         print(f"stopped after {steps}", file=sys.stderr)
         return stop.exit_status
+
+
+def evaluate(host):
+    """Prints the metrics of a set with one damaged image, and how many images this host decodes."""
+    print(json.dumps({"host": host, **measured(build_mesh(MeshConfig()))}), file=sys.stderr)
 
 
 def main(arguments):

@@ -1,6 +1,7 @@
 """Several hosts as processes of this machine, without a model: how they meet, what each hears of
 another's end."""
 
+import json
 import os
 import pathlib
 import re
@@ -11,12 +12,15 @@ import sys
 import time
 import types
 
+import jax
 import pytest
 from jax._src.clusters.k8s_cluster import K8sCluster
+from shared_evaluation import measured
 
 from vlp_jax.distributed.cluster_detection import Launch, find_launch
 from vlp_jax.distributed.heartbeat import LINGER, coordination_timeout, interval_of
 from vlp_jax.errors import ConfigError
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 
 ROOT = pathlib.Path(__file__).parents[2]
 HEARTBEAT = 3  # seconds, in host_process.py
@@ -34,7 +38,7 @@ def start(behaviour, hosts=2, only=None):
     environment = {
         **os.environ,
         "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests/helpers")]),
     }
     script = pathlib.Path(__file__).parent / "host_process.py"
     return {
@@ -327,3 +331,16 @@ def test_a_pod_of_an_indexed_job_that_may_ask_learns_who_it_is(indexed_job, no_c
         no_cluster.setattr(K8sCluster, name, classmethod(lambda cls, value=value, **_: value))
     indexed_job(**kubernetes_api(lambda: None, None))
     assert find_launch(None, None, None, 1.0) == Launch("train-0.vlp-jax:55527", 8, 3)
+
+
+@pytest.mark.full
+def test_two_hosts_evaluate_a_set_to_the_figures_of_one_and_each_decodes_half_of_it():
+    """A damaged image, which one host alone meets, is left out by both."""
+    alone = measured(build_mesh(MeshConfig(), jax.devices()[:1]))
+    assert alone["bad_examples"] == 1 and alone["decoded"] == alone["images"] == 40
+    results = ends(start("evaluate"))
+    assert [status for status, *_ in results] == [0, 0], results
+    for _, _, said in results:
+        found = json.loads(said.splitlines()[-1].removeprefix("host 1: "))
+        assert found["decoded"] == 20
+        assert {**found, "decoded": 40, "host": None} == {**alone, "host": None}

@@ -2,6 +2,7 @@
 
 import types
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ from vlp_jax.evaluators.evaluation_set import EvaluationSet
 from vlp_jax.evaluators.suite import evaluate_set
 from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.models.decoder.generation import BeamSearch
+from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 
 PLAIN = types.SimpleNamespace(preprocessor=types.SimpleNamespace(boxes=None, dependencies=None))
 TOKENIZER = load_tokenizer(TextConfig(), 12, 4096)
@@ -148,9 +150,12 @@ def test_a_set_asks_the_objective_that_the_evaluator_names_by_its_beam_search():
     asked = []
 
     class Writer:
-        preprocessor = types.SimpleNamespace(boxes=None, dependencies=None)
+        preprocessor = types.SimpleNamespace(
+            boxes=None, dependencies=None, picture_of=lambda sample, key: {}
+        )
+        mesh = build_mesh(MeshConfig(), jax.devices()[:1])
 
-        def pairs(self, variables, rows, batch_size):
+        def shared_pairs(self, variables, rows, share):
             return writing([row[2] for row in ROWS])([])
 
     def writer(name):

@@ -20,6 +20,7 @@ from vlp_jax.evaluators.captioning import (
     references_of,
 )
 from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.evaluators.shares import shared_batches
 from vlp_jax.evaluators.text_generator import TextGenerator, words
 from vlp_jax.metrics.captions.scores import CAPTION_SCORES, caption_scores
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
@@ -58,19 +59,20 @@ def captioner_of(devices):
     return TextGenerator(losses, write, Predictor(lambda *_: (None, None), preprocessor, mesh))
 
 
-class Data(types.SimpleNamespace):
-    """What the evaluator reads of a set."""
+class Pictures(types.SimpleNamespace):
+    """A set of one-coloured pictures, as bright as their number."""
 
     def __len__(self):
         return len(self.captions)
 
+    def pixels(self, preprocessor, threads, numbers):
+        return (np.full((4, 4, 3), number, np.uint8) for number in numbers)
+
 
 def data_of():
-    pixels = [np.full((4, 4, 3), number, np.uint8) for number in range(len(CAPTIONS))]
-    return Data(
+    return Pictures(
         captions=CAPTIONS,
         captions_of_image=[[i] for i in range(len(CAPTIONS))],
-        pixels=lambda preprocessor, threads: iter(pixels),
         metadata=[{"image_id": 10 + i, "refs": [f"{caption}s", "a b"]} if i else {}
                   for i, caption in enumerate(CAPTIONS)],
         keys=[f"set: {i}" for i in range(len(CAPTIONS))],
@@ -79,17 +81,22 @@ def data_of():
     )  # fmt: skip
 
 
+def batches_of(captioner, batch_size, between=lambda: None):
+    mesh = captioner.predictor.mesh
+    return lambda count, load: shared_batches(mesh, count, batch_size, load, between)
+
+
 @pytest.mark.parametrize(("devices", "batch_size", "num_beams"), [(1, 3, 1), (8, 5, 3), (1, 7, 2)])
 def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_true_ones(
     devices, batch_size, num_beams
 ):
+    captioner = captioner_of(devices)
     results = captioning(
         data_of(),
-        captioner_of(devices),
+        captioner,
         {},
-        batch_size,
+        batches_of(captioner, batch_size),
         1,
-        lambda pairs: pairs,
         CaptionsTaskConfig(num_beams=num_beams),
     )
     counts = TOKENIZER(CAPTIONS)[1].sum(axis=1) - 1
@@ -105,16 +112,11 @@ def test_the_loss_is_the_mean_over_all_tokens_and_captions_are_shown_beside_the_
 
 @pytest.mark.parametrize(("generate", "number"), [(None, 7), (6, 6), (9, 7)])
 def test_captions_of_all_images_are_generated_scored_and_given_in_cocos_format(generate, number):
-    seen = []
-
-    def paced(items):
-        for item in items:
-            seen.append(0)
-            yield item
-
+    seen, captioner = [], captioner_of(1)
     task = CaptionsTaskConfig(generate=generate)
-    results = captioning(data_of(), captioner_of(1), {}, 4, 1, paced, task)
-    assert len(seen) == len(CAPTIONS) + number
+    batches = batches_of(captioner, 4, lambda: seen.append(0))
+    results = captioning(data_of(), captioner, {}, batches, 1, task)
+    assert len(seen) == -(-len(CAPTIONS) // 4) + -(-number // 4)
     assert set(results) == {*CAPTION_METRICS, *CAPTION_SCORES, "captions", "captions.json"}
     expected = caption_scores(CAPTIONS[:number], [[caption] for caption in CAPTIONS[:number]])
     assert {name: results[name] for name in CAPTION_SCORES} == expected

@@ -227,7 +227,7 @@ def test_every_setting_of_an_evaluator_has_a_flag():
         "regression",
         "answers",
     ]
-    assert REPEATABLE == ("--templates",)
+    assert REPEATABLE == ("--templates", "--neighbours", "--shots", "--mask-classes")
     spec = read(
         [
             "--templates=a photo of a {}, big.",

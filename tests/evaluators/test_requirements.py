@@ -10,12 +10,14 @@ from vlp_jax.evaluators.config import metric_names
 from vlp_jax.evaluators.task import TaskConfig
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
+PROBES = {"linear_probe", "knn", "few_shot"}
+EMBEDDINGS = {"retrieval", "zero_shot", "composition", "embedding_geometry", *PROBES}
 POSSIBLE = {
-    "clip_emoji": {"retrieval", "zero_shot"},
-    "albef": {"retrieval", "zero_shot", "matching"},
+    "clip_emoji": {*EMBEDDINGS, "segmentation"},
+    "albef": {*EMBEDDINGS, "matching", "rerank", "segmentation"},
     "vilt": {"matching"},
-    "coca_b16": {"retrieval", "zero_shot", "captions"},
-    "vit_gpt2": {"captions"},
+    "coca_b16": {*EMBEDDINGS, "captions", "perplexity"},
+    "vit_gpt2": {"captions", "perplexity"},
     "mae_b16": set(),
     "vqa_fusion": {"classification"},
     "vqa_generative": {"classification", "answers"},

@@ -106,7 +106,7 @@ def test_a_key_below_a_sequence_of_kinds_in_a_file_is_one_of_the_task():
         ),
         (
             [("tasks.retrieval.templates", "a {}")],
-            "tasks.retrieval.templates: is for kind='zero_shot', not for 'retrieval'",
+            "tasks.retrieval.templates: is for kind='zero_shot'.*, not for 'retrieval'",
         ),
         (
             [("tasks.again.kind", "zero_shot")],

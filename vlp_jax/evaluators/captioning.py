@@ -1,9 +1,8 @@
 """Evaluation of captioning: loss of the true captions, generated captions and their metrics."""
 
 import dataclasses
-import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -13,6 +12,7 @@ from vlp_jax.data.samples import SampleError, check_captions
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.requirements import trained
+from vlp_jax.evaluators.shares import Share
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.text_generator import TextGenerator
 from vlp_jax.metrics.captions.scores import CAPTION_SCORES, caption_scores
@@ -97,20 +97,22 @@ class CaptionsTaskConfig(GenerationTaskConfig):
             context.data,
             context.text_generator,
             context.variables,
-            context.batch_size,
+            context.batches,
             context.threads,
-            context.paced,
             self,
         )
+
+
+# (number of items, indices of items -> items) -> this host's shares of the batches, with the items
+Batches = Callable[[int, Callable[[np.ndarray], Iterable]], Iterator[tuple[Share, list]]]
 
 
 def captioning(
     data: "EvaluationSet",
     text_generator: TextGenerator,
     variables: Any,
-    batch_size: int,
+    batches: Batches,
     threads: int,
-    paced: Callable,
     task: CaptionsTaskConfig,
 ) -> dict[str, float | str]:
     """Captioning loss of a set, captions generated for its images, and metrics of these.
@@ -119,9 +121,8 @@ def captioning(
       data: the set.
       text_generator: the model's decoder.
       variables: the model's variables.
-      batch_size: images per batch.
+      batches: divides the images among batches and hosts, as `TaskContext.batches`.
       threads: threads that decode images.
-      paced: wraps an iterator with a callback before each batch.
       task: for how many images captions are generated, how, and what they are compared with.
     Returns:
       caption_loss: mean of -log p in nats over the tokens of each image's first caption,
@@ -131,21 +132,28 @@ def captioning(
         `caption_scores` (metrics/captions/scores.py), where `task.scored`.
     """
 
-    def pixels() -> Iterator[np.ndarray]:
-        return data.pixels(text_generator.predictor.preprocessor, threads)
+    def pixels(numbers: Sequence[int] | np.ndarray) -> Iterator[np.ndarray]:
+        chosen = [int(number) for number in numbers]
+        return data.pixels(text_generator.predictor.preprocessor, threads, chosen)
+
+    def pairs(numbers: np.ndarray) -> Iterator[tuple[np.ndarray, str]]:
+        return pairs_of(data, text_generator, threads, numbers)
 
     first = [data.captions[numbers[0]] for numbers in data.captions_of_image]
-    pairs = zip(pixels(), first, strict=True)
-    loss = text_generator.caption_loss(variables, paced(pairs), batch_size)
+    sums, counts = text_generator.token_losses(variables, batches(len(data), pairs))
     number = len(first) if task.generate is None else min(task.generate, len(first))
-    written = text_generator.batched_captions(
-        variables, paced(itertools.islice(pixels(), number)), min(batch_size, number), task.search
-    )
+    if number > SHOWN:
+        written = text_generator.batched_captions(variables, batches(number, pixels), task.search)
+    else:
+        written = text_generator.captions(variables, [*pixels(range(number))], task.search)
     lines = [
         f"{place + 1}. {caption}\n   true: {true}\n"
         for place, (caption, true) in enumerate(zip(written[:SHOWN], first, strict=False))
     ]
-    found: dict[str, float | str] = {"caption_loss": loss, "captions": "".join(lines)}
+    found: dict[str, float | str] = {
+        "caption_loss": float(sums.sum() / max(counts.sum(), 1)),
+        "captions": "".join(lines),
+    }
     if task.scored:
         true = [
             references_of(data, place, task.references, "references") for place in range(number)
@@ -190,3 +198,16 @@ def coco_results(data: "EvaluationSet", captions: Sequence[str]) -> str:
         for caption, key, metadata in zip(captions, keys, data.metadata, strict=False)
     ]
     return json.dumps(rows) + "\n"
+
+
+def pairs_of(
+    data: "EvaluationSet",
+    text_generator: TextGenerator,
+    threads: int,
+    numbers: Sequence[int] | np.ndarray,
+) -> Iterator[tuple[np.ndarray, str]]:
+    """The pixels and the first caption of the images `numbers`."""
+    chosen = [int(number) for number in numbers]
+    pixels = data.pixels(text_generator.predictor.preprocessor, threads, chosen)
+    for number, image in zip(chosen, pixels, strict=True):
+        yield image, data.captions[data.captions_of_image[number][0]]

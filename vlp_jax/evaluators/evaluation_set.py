@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -87,11 +88,13 @@ class EvaluationSet:
     def __len__(self) -> int:
         return len(self.source)
 
-    def pixels(self, preprocessor: Preprocessor, threads: int) -> Iterator[np.ndarray]:
-        """The pixels of every image in order, uint8 [H, W, 3]."""
+    def pixels(
+        self, preprocessor: Preprocessor, threads: int, numbers: Sequence[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """The pixels of the images `numbers` in order, uint8 [H, W, 3]; None: of all images."""
         return loaded(
             lambda i: preprocessor.pixels(self._sample(i).image, self.keys[i]),
-            range(len(self)),
+            range(len(self)) if numbers is None else numbers,
             threads,
         )
 
@@ -100,17 +103,21 @@ class EvaluationSet:
     ) -> Iterator[dict[str, Any]]:
         """A row for each (index of an image, caption) pair.
 
+        An image is decoded once for pairs that follow each other.
+
         Returns: dictionaries with `image` uint8 [H, W, 3] and `text`; also the image's `boxes` and
           the caption's `parse` where the preprocessor is configured for them.
         """
         parses = self.parses(preprocessor.dependencies)
+        runs = [(i, [*run]) for i, run in itertools.groupby(pairs, key=lambda pair: pair[0])]
         rows = loaded(
             lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]),
-            [number for number, _ in pairs],
+            [number for number, _ in runs],
             threads,
         )
-        for (_, caption), row in zip(pairs, rows, strict=True):
-            yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
+        for (_, run), row in zip(runs, rows, strict=True):
+            for _, caption in run:
+                yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}
 
     def parses(self, spec: DependenciesConfig | None) -> dict[str, np.ndarray]:
         """The parse of each caption, taken from the first image with this caption; empty without a
@@ -223,7 +230,7 @@ def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
 
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:
     """The results of `load` for each index, in order; several threads call it."""
-    dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(numbers[i]))
+    dataset = grain.MapDataset.range(len(numbers)).map(lambda i: load(int(numbers[i])))
     yield from dataset.to_iter_dataset(
         grain.ReadOptions(num_threads=threads, prefetch_buffer_size=256)
     )

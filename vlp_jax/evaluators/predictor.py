@@ -1,6 +1,6 @@
 """Embedding of complete sets, every item exactly once, for any batch size and any devices."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -11,7 +11,8 @@ from jax.sharding import AbstractMesh, Mesh
 from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.distributed.exchange import wait_on_cpu
-from vlp_jax.sharding.mesh import BATCH_AXES, batch_sharding, replicated
+from vlp_jax.evaluators.shares import Share, padded_size
+from vlp_jax.sharding.mesh import batch_sharding, replicated
 
 
 class Predictor:
@@ -24,6 +25,7 @@ class Predictor:
       mesh: the devices.
       match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator needs
         them.
+      outputs: further outputs of the image tower by name, `output(variables, image) -> [B, ...]`.
     """
 
     def __init__(
@@ -32,12 +34,19 @@ class Predictor:
         preprocessor: Preprocessor,
         mesh: Mesh | AbstractMesh,
         match: Callable | None = None,
+        outputs: Mapping[str, Callable] | None = None,
     ):
         self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
         images = preprocessor.images
 
-        def image_batch(variables, pixels):
-            return embed(variables, normalise(pixels, images.mean, images.std), None, None)[0]
+        def of_image(output: Callable) -> Callable:
+            def image_batch(variables, pixels):
+                return output(variables, normalise(pixels, images.mean, images.std))
+
+            return jax.jit(image_batch, out_shardings=replicated(mesh))
+
+        def embedding(variables, image):
+            return embed(variables, image, None, None)[0]
 
         def text_batch(variables, text, mask):
             return embed(variables, None, text, mask)[1]
@@ -49,13 +58,23 @@ class Predictor:
             )
 
         self.pair_batch = jax.jit(pair_batch, out_shardings=replicated(mesh))
-        self.image_batch = jax.jit(image_batch, out_shardings=replicated(mesh))
+        self.image_batch = {
+            name: of_image(output)
+            for name, output in {"embedding": embedding, **(outputs or {})}.items()
+        }
         self.text_batch = jax.jit(text_batch, out_shardings=replicated(mesh))
 
-    def images(self, variables: Any, pixels: Iterable[np.ndarray], batch_size: int) -> np.ndarray:
-        """Embeddings float32 [N, E] of images, uint8 [H, W, 3]."""
+    def images(
+        self,
+        variables: Any,
+        pixels: Iterable[np.ndarray],
+        batch_size: int,
+        output: str = "embedding",
+    ) -> np.ndarray:
+        """Embeddings float32 [N, E] of images, uint8 [H, W, 3], or another output of the tower."""
+        run = self.image_batch[output]
         return self.batched(
-            lambda rows: self.image_batch(variables, *self.place([np.stack(rows)], batch_size)),
+            lambda rows: run(variables, *self.place([np.stack(rows)], batch_size)),
             pixels,
             batch_size,
         )
@@ -75,17 +94,35 @@ class Predictor:
         """Scores float32 [N, 2] of pairs, given as rows of `EvaluationSet.pairs`."""
 
         def match(rows):
-            batch = {
-                name: np.stack([row[name] for row in rows])
-                for name in ("image", "boxes")
-                if name in rows[0]
-            }
-            batch |= self.preprocessor.words_of(rows)
+            batch = self.pair_arrays(rows)
             return self.pair_batch(
                 variables, dict(zip(batch, self.place([*batch.values()], batch_size), strict=True))
             )
 
         return self.batched(match, pairs, batch_size)
+
+    def pair_arrays(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """The arrays of rows of `EvaluationSet.pairs`."""
+        batch = {
+            name: np.stack([row[name] for row in rows])
+            for name in ("image", "boxes")
+            if name in rows[0]
+        }
+        return batch | self.preprocessor.words_of(rows)
+
+    def shared_images(
+        self, variables: Any, rows: Sequence[np.ndarray], share: Share, output: str = "embedding"
+    ) -> np.ndarray:
+        """`images` of one batch, of which each host passes the pixels of its share."""
+        found = self.image_batch[output](variables, share.place(np.stack(rows)))
+        return np.asarray(wait_on_cpu(found))[: share.count]
+
+    def shared_pairs(
+        self, variables: Any, rows: Sequence[Mapping[str, Any]], share: Share
+    ) -> np.ndarray:
+        """`pairs` of one batch, of which each host passes the rows of its share."""
+        batch = {name: share.place(values) for name, values in self.pair_arrays(rows).items()}
+        return np.asarray(wait_on_cpu(self.pair_batch(variables, batch)))[: share.count]
 
     def batched(self, embed: Callable, items: Iterable, batch_size: int) -> np.ndarray:
         """Embeds `items` in batches, without the rows that `place` adds as padding."""
@@ -97,8 +134,7 @@ class Predictor:
 
         Every process passes all rows.
         """
-        parts = int(np.prod([self.mesh.shape[axis] for axis in BATCH_AXES]))
-        size = -(-batch_size // parts) * parts
+        size = padded_size(self.mesh, batch_size)
         placed: list[jax.Array] = []
         for array in arrays:
             filler = repeat(array[-1:], "1 ... -> n ...", n=size - len(array))

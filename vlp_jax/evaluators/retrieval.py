@@ -1,7 +1,7 @@
 """Image-text retrieval as in COCO and CLIP_benchmark, or over the distinct captions of a set."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,22 +84,12 @@ def retrieval(
     Raises:
       ValueError: embeddings are not finite.
     """
-    captions_of_image, images_of_caption, alike = (
-        data.captions_of_image,
-        data.images_of_caption,
-        None,
-    )
-    if not merge_equal_captions:
-        alike = np.array([caption for own in captions_of_image for caption in own])
-        texts, ends = texts[alike], np.cumsum([len(own) for own in captions_of_image])
-        captions_of_image = [
-            range(end - len(own), end) for own, end in zip(captions_of_image, ends, strict=True)
-        ]
-        images_of_caption = [[image] for image, own in enumerate(captions_of_image) for _ in own]
+    pairs = text_pairs(data, merge_equal_captions)
+    texts = texts[pairs.captions]
     results: dict[str, float] = {"images": len(images), "texts": len(texts)}
     for name, queries, candidates, positives, same in (
-        ("text_to_image", texts, images, images_of_caption, None),
-        ("image_to_text", images, texts, captions_of_image, alike),
+        ("text_to_image", texts, images, pairs.images_of_text, None),
+        ("image_to_text", images, texts, pairs.texts_of_image, pairs.alike),
     ):
         order = ranks(queries, candidates, positives, alike=same)
         results |= {f"{name}_recall@{k}": recall_at(order, k) for k in (1, 5, 10)}
@@ -107,3 +97,33 @@ def retrieval(
         results[f"{name}_mean_rank"] = float(order.mean())
         results[f"{name}_chance@1"] = chance_at_1(positives, len(candidates))
     return results
+
+
+@dataclasses.dataclass(frozen=True)
+class TextPairs:
+    """The texts of a retrieval, and which images and texts belong together.
+
+    Attributes:
+      captions: int [T], the caption of each text, an index into `EvaluationSet.captions`.
+      texts_of_image: for each image, indices of its texts.
+      images_of_text: for each text, indices of its images.
+      alike: as `alike` of `metrics.ranking.ranks` for the texts; None where all are different.
+    """
+
+    captions: np.ndarray
+    texts_of_image: Sequence[Sequence[int]]
+    images_of_text: Sequence[Sequence[int]]
+    alike: np.ndarray | None
+
+
+def text_pairs(data: "EvaluationSet", merge_equal_captions: bool) -> TextPairs:
+    """The texts of a set: its distinct captions, or each caption of each image by itself."""
+    owned = data.captions_of_image
+    if merge_equal_captions:
+        distinct = np.arange(len(data.images_of_caption))
+        return TextPairs(distinct, owned, data.images_of_caption, None)
+    captions = np.array([caption for own in owned for caption in own])
+    ends = np.cumsum([len(own) for own in owned])
+    texts = [range(end - len(own), end) for own, end in zip(owned, ends, strict=True)]
+    images = [[image] for image, own in enumerate(owned) for _ in own]
+    return TextPairs(captions, texts, images, captions)

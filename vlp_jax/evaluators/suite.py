@@ -83,6 +83,7 @@ class EvaluationSuite:
             descriptions,
             threads,
         )
+        self.others: dict[str, EvaluationSet] = {}  # opened once for all runs
         self.sets = {
             name: readable_set(open_source(spec.source), threads) for name, spec in specs.items()
         }
@@ -105,6 +106,7 @@ class EvaluationSuite:
             self.heads,
             self.descriptions,
             between,
+            self.others,
         )
 
     def due(self, step: int, last_step: int) -> list[str]:

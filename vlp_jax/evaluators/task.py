@@ -26,6 +26,14 @@ class TaskConfig(Component):
             "classification": "vlp_jax.evaluators.classification:ClassificationTaskConfig",
             "regression": "vlp_jax.evaluators.regression:RegressionTaskConfig",
             "answers": "vlp_jax.evaluators.answers:AnswersTaskConfig",
+            "linear_probe": "vlp_jax.evaluators.linear_probe:LinearProbeTaskConfig",
+            "knn": "vlp_jax.evaluators.nearest_neighbours:NearestNeighboursTaskConfig",
+            "few_shot": "vlp_jax.evaluators.few_shot:FewShotTaskConfig",
+            "rerank": "vlp_jax.evaluators.rerank:RerankTaskConfig",
+            "composition": "vlp_jax.evaluators.composition:CompositionTaskConfig",
+            "segmentation": "vlp_jax.evaluators.segmentation:SegmentationTaskConfig",
+            "perplexity": "vlp_jax.evaluators.perplexity:PerplexityTaskConfig",
+            "embedding_geometry": "vlp_jax.evaluators.embedding_geometry:GeometryTaskConfig",
         }
     )
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from vlp_jax.data.images.preprocessing import normalise
 from vlp_jax.distributed.exchange import wait_on_cpu
-from vlp_jax.evaluators.predictor import Predictor, batches
+from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.evaluators.shares import Share
 from vlp_jax.models.decoder.generation import BeamSearch
 from vlp_jax.sharding.mesh import replicated
 
@@ -35,53 +36,59 @@ class TextGenerator:
 
         self.losses, self.write = prepared(losses), prepared(write, static_argnums=3)
 
-    def caption_loss(
-        self, variables: Any, pairs: Iterable[tuple[np.ndarray, str]], batch_size: int
-    ) -> float:
-        """Mean of -log p over all tokens of the captions of (pixels, caption) pairs,
-        teacher-forced."""
-        total, count = 0.0, 0
-        for rows in batches(pairs, batch_size):
+    def token_losses(
+        self, variables: Any, batches: Iterable[tuple[Share, list[tuple[np.ndarray, str]]]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The sum of -log p over the tokens of each caption, and their number, teacher-forced.
+
+        Args:
+          variables: the model's variables.
+          batches: (pixels, caption) pairs, of which each host passes its share.
+        Returns: float64 [N] and int [N].
+        """
+        found = []
+        for share, rows in batches:
             ids, mask, _ = self.predictor.preprocessor.tokenizer([caption for _, caption in rows])
-            arrays = self.predictor.place(
-                [np.stack([pixels for pixels, _ in rows]), ids, mask], batch_size
-            )
-            sums, counts = (
-                np.asarray(x)[: len(rows)] for x in wait_on_cpu(self.losses(variables, *arrays))
-            )
-            total, count = total + float(sums.sum(dtype=np.float64)), count + int(counts.sum())
-        return total / max(count, 1)
+            arrays = [np.stack([pixels for pixels, _ in rows]), ids, mask]
+            parts = wait_on_cpu(self.losses(variables, *map(share.place, arrays)))
+            found.append([np.asarray(part)[: share.count] for part in parts])
+        sums, counts = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        return sums.astype(np.float64), counts
 
     def captions(
         self, variables: Any, pixels: Sequence[np.ndarray], search: BeamSearch = BeamSearch()
     ) -> list[str]:
         """The caption generated for each image."""
-        tokenizer = self.predictor.preprocessor.tokenizer
-        start, end, padding = tokenizer.special_ids
-        first = np.full(len(pixels), (start or [padding])[0], np.int32)
-        written = wait_on_cpu(
-            self.write(
-                variables, *self.predictor.place([np.stack(pixels), first], len(pixels)), search
-            )
-        )
-        return [
-            words(tokenizer.backend.decode, row, {*end, padding})
-            for row in np.asarray(written)[: len(pixels)].tolist()
-        ]
+        arrays = [np.stack(pixels), self.starts(len(pixels))]
+        written = self.write(variables, *self.predictor.place(arrays, len(pixels)), search)
+        return self.read(np.asarray(wait_on_cpu(written))[: len(pixels)])
 
     def batched_captions(
         self,
         variables: Any,
-        pixels: Iterable[np.ndarray],
-        batch_size: int,
+        batches: Iterable[tuple[Share, list[np.ndarray]]],
         search: BeamSearch = BeamSearch(),
     ) -> list[str]:
-        """`captions` of any number of images; the last batch is filled with its last image."""
+        """The caption generated for each image of some batches, of which each host passes its
+        share."""
         found: list[str] = []
-        for rows in batches(pixels, batch_size):
-            filled = [*rows, *[rows[-1]] * (batch_size - len(rows))]
-            found += self.captions(variables, filled, search)[: len(rows)]
+        for share, rows in batches:
+            arrays = [np.stack(rows), self.starts(len(rows))]
+            written = self.write(variables, *map(share.place, arrays), search)
+            found += self.read(np.asarray(wait_on_cpu(written))[: share.count])
         return found
+
+    def starts(self, count: int) -> np.ndarray:
+        """The first token of each text, int32 [count]."""
+        start, _, padding = self.predictor.preprocessor.tokenizer.special_ids
+        return np.full(count, (start or [padding])[0], np.int32)
+
+    def read(self, written: np.ndarray) -> list[str]:
+        """The texts of generated tokens, int [N, length]."""
+        tokenizer = self.predictor.preprocessor.tokenizer
+        _, end, padding = tokenizer.special_ids
+        last = {*end, padding}
+        return [words(tokenizer.backend.decode, row, last) for row in written.tolist()]
 
 
 def words(decode: Callable[[Sequence[int]], str], row: Sequence[int], last: set[int]) -> str:

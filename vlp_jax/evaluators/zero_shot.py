@@ -13,6 +13,7 @@ import numpy as np
 from vlp_jax.config.fields import between, section
 from vlp_jax.config.problems import Problems
 from vlp_jax.data.samples import SampleError, Source
+from vlp_jax.evaluators.multi_label import MULTI_LABEL_METRICS, multi_label, several_classes
 from vlp_jax.evaluators.prompts import (
     names_in,
     own_class_field,
@@ -53,6 +54,8 @@ class ZeroShotTaskConfig(TaskConfig):
     # Better names for each class, by class; or the names of classes 0, 1 and so on; or "imagenet"
     # for its 1,000; or a file with one per line.
     class_names: dict[str, tuple[str, ...]] | tuple[str, ...] = section(dict)
+    # images have a list of classes each; the mean average precision is measured
+    multi_label: bool = False
     captions_per_class: int = between(400, 0)  # by descriptions: training captions kept per class
 
     def lacks(self, experiment: "Experiment") -> str | None:
@@ -60,8 +63,8 @@ class ZeroShotTaskConfig(TaskConfig):
         return lacks_embeddings(experiment)
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
-        """The names in `ZERO_SHOT_METRICS`."""
-        return ZERO_SHOT_METRICS
+        """The names in `ZERO_SHOT_METRICS`, or with `multi_label` in `MULTI_LABEL_METRICS`."""
+        return MULTI_LABEL_METRICS if self.multi_label else ZERO_SHOT_METRICS
 
     def check_files(self, name: Callable[[str], str]) -> None:
         """Reads the files of `templates` and `class_names`.
@@ -78,13 +81,24 @@ class ZeroShotTaskConfig(TaskConfig):
     def check(self, context: "TaskContext", where: str = "") -> None:
         """Finds the classes, and reports those that share a name.
 
-        Raises: as `zero_shot_classes`.
+        Raises: as `zero_shot_classes` and `several_classes`.
         """
+        if self.multi_label:
+            several_classes(context.data, self, where)
+            return
         report_shared_names(context.data, zero_shot_classes(context.data, self, where).field, where)
 
     def run(self, context: "TaskContext") -> Mapping[str, float]:
         """The accuracies with prompts, and with class descriptions from the training data where
         there are any."""
+        if self.multi_label:
+            classes, truth = several_classes(context.data, self)
+            return multi_label(
+                context.images,
+                truth,
+                classes,
+                lambda texts: class_means(texts, context.embed_texts),
+            )
         classes = zero_shot_classes(context.data, self)
         return zero_shot(
             context.images,
@@ -104,7 +118,7 @@ class ZeroShotTaskConfig(TaskConfig):
         )
         return (
             {field: self.captions_per_class}
-            if field is not None and self.captions_per_class
+            if field is not None and self.captions_per_class and not self.multi_label
             else {}
         )
 

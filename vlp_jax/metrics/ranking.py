@@ -67,13 +67,23 @@ def ranks(
             own = np.unique(np.asarray(positives[row], np.int64))
             if not own.size:
                 raise ValueError(f"query {row} has no positive")
-            best = scores[own].max()
-            result[row] = 1 + (scores >= best).sum() - (scores[own] >= best).sum()
-            if copies is not None:
-                result[row] -= max(
-                    later_alike(place, own, copies) for place in own[scores[own] == best]
-                )
+            result[row] = best_rank(scores, own, copies)
     return result
+
+
+def best_rank(scores: np.ndarray, own: np.ndarray, copies: np.ndarray | None = None) -> int:
+    """The rank, from 1, of the best positive of one query (see `ranks`).
+
+    Args:
+      scores: [C], float, of the candidates.
+      own: int, indices of the positives, each once, at least one.
+      copies: [C], as `alike` of `ranks`.
+    """
+    best = scores[own].max()
+    rank = 1 + (scores >= best).sum() - (scores[own] >= best).sum()
+    if copies is not None:
+        rank -= max(later_alike(place, own, copies) for place in own[scores[own] == best])
+    return int(rank)
 
 
 def later_alike(place: int, own: np.ndarray, alike: np.ndarray) -> int:

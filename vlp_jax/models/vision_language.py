@@ -6,6 +6,7 @@ import dataclasses
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 
 from vlp_jax.errors import ConfigError
 from vlp_jax.models.config import ModelConfig
@@ -111,6 +112,20 @@ class VisionLanguageModel(nn.Module):
         return constrain(
             unit(project(self.text_projection, present(encoding.pooled))), ("batch", None)
         )
+
+    def pooled_image(self, image: jax.Array) -> jax.Array:
+        """The pooled vectors of images before the projection, float32 [B, D]."""
+        pooled = present(self.encode_image(image, tokens=False).pooled)
+        return constrain(pooled.astype(jnp.float32), ("batch", None))
+
+    def patch_embeddings(self, image: jax.Array) -> jax.Array:
+        """The tokens of the image tower's grid in the shared space: unit vectors float32 [B, side,
+        side, E], for towers with `projects_tokens`."""
+        grid = self.config.image.grid
+        tokens = present(self.encode_image(image).tokens)
+        patches = tokens[:, grid.before : grid.before + grid.side**2]
+        embedded = unit(project(self.image_projection, patches))
+        return rearrange(embedded, "b (h w) e -> b h w e", h=grid.side)
 
     def decode(
         self,

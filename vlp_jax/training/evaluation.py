@@ -26,8 +26,18 @@ def build_predictor(
     def match(variables, batch):
         return module.apply(variables, batch, method="match")
 
+    def pooled(variables, image):
+        return module.apply(variables, image, method=lambda own, x: own.model.pooled_image(x))
+
+    def patches(variables, image):
+        return module.apply(variables, image, method=lambda own, x: own.model.patch_embeddings(x))
+
     return Predictor(
-        with_layout(embed, layout), preprocessor, layout.mesh, with_layout(match, layout)
+        with_layout(embed, layout),
+        preprocessor,
+        layout.mesh,
+        with_layout(match, layout),
+        {"pooled": with_layout(pooled, layout), "patches": with_layout(patches, layout)},
     )
 
 

@@ -42,13 +42,16 @@ def guess_format(head: bytes) -> str | None:
 
 
 def how_to_convert(path: str, name: str) -> str:
-    """Message that names the format of a file and the command that converts it to lines."""
+    """Message that names the format of a file, its reader, and the command that converts it to
+    lines."""
     split = " --split=test" if name == KARPATHY else ""
+    kind = "karpathy" if name == KARPATHY else "coco_captions"
     output = shlex.quote(f"{os.path.splitext(os.path.basename(path))[0]}.jsonl")
     return (
-        f"{path}: is {name}, one JSON object for all images; make a line of each image: python "
-        f"-m vlp_jax.prepare --convert={shlex.quote(path)} --output={output}{split}, then read "
-        f"jsonl:{output}?root=FOLDER, where the images lie"
+        f"{path}: is {name}, one JSON object for all images; read {kind}:{path}?root=FOLDER, "
+        "where the images lie, or make a line of each image: python -m "
+        f"vlp_jax.prepare --convert={shlex.quote(path)} --output={output}{split}, then read "
+        f"jsonl:{output}?root=FOLDER"
     )
 
 

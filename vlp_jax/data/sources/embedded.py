@@ -1,7 +1,8 @@
 """The image-text sets inside this package.
 
-`embedded:emoji/train`; `embedded:emoji_vqa/train`, questions about them; and
-`embedded:emoji_dialogues/train`, dialogues made of these questions.
+`embedded:emoji/train`; `embedded:emoji_vqa/train`, questions about them;
+`embedded:emoji_dialogues/train`, dialogues made of these questions; and
+`embedded:emoji_scenes/train`, scenes composed of the emoji, with masks.
 """
 
 import importlib.resources
@@ -12,12 +13,14 @@ import pathlib
 from vlp_jax.data.samples import Source
 from vlp_jax.data.sources import arrayrecord
 from vlp_jax.data.sources.embedded_dialogues import dialogue_source
+from vlp_jax.data.sources.embedded_scenes import SceneSource
 from vlp_jax.data.sources.embedded_vqa import QuestionSource, read_questions
 from vlp_jax.errors import DataError
 
 QUESTIONS = {"emoji_vqa": "emoji"}  # question set -> set of its images
 DIALOGUES = {"emoji_dialogues": "emoji_vqa"}  # dialogue set -> set of its questions
-SETS = ("emoji", *QUESTIONS, *DIALOGUES)
+SCENES = {"emoji_scenes": "emoji"}  # set of scenes -> set of the images in them
+SETS = ("emoji", *QUESTIONS, *DIALOGUES, *SCENES)
 
 
 def folder(name: str) -> pathlib.Path:
@@ -29,7 +32,11 @@ def folder(name: str) -> pathlib.Path:
     if name not in SETS:
         raise DataError(f"embedded:{name}: no such set; sets: {', '.join(SETS)}")
     return pathlib.Path(
-        str(importlib.resources.files("vlp_jax").joinpath("data", DIALOGUES.get(name, name)))
+        str(
+            importlib.resources.files("vlp_jax").joinpath(
+                "data", (DIALOGUES | SCENES).get(name, name)
+            )
+        )
     )
 
 
@@ -44,6 +51,8 @@ def open_embedded(rest: str) -> Source:
         raise DataError(
             f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}"
         )
+    if name in SCENES:
+        return SceneSource(open_embedded(f"{SCENES[name]}/{split}"), f"embedded:{rest}")
     questions = DIALOGUES.get(name, name)
     if questions not in QUESTIONS:
         return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")

@@ -14,6 +14,22 @@ from vlp_jax.errors import DataError
 
 __all__ = ["KINDS", "Sample", "SampleError", "Source", "open_source"]
 
+LAYOUTS = {  # readers of public data sets
+    "clip_benchmark": "vlp_jax.data.layouts.clip_benchmark:open_clip_benchmark",
+    "coco_captions": "vlp_jax.data.layouts.captions:open_coco_captions",
+    "coco_instances": "vlp_jax.data.layouts.coco:open_coco_instances",
+    "coco_panoptic": "vlp_jax.data.layouts.coco:open_coco_panoptic",
+    "flickr_token": "vlp_jax.data.layouts.captions:open_flickr_token",
+    "imagenet": "vlp_jax.data.layouts.imagenet:open_imagenet",
+    "karpathy": "vlp_jax.data.layouts.captions:open_karpathy",
+    "nlvr2": "vlp_jax.data.layouts.nlvr2:open_nlvr2",
+    "refcoco": "vlp_jax.data.layouts.refcoco:open_refcoco",
+    "snli_ve": "vlp_jax.data.layouts.snli_ve:open_snli_ve",
+    "vcr": "vlp_jax.data.layouts.vcr:open_vcr",
+    "visdial": "vlp_jax.data.layouts.visdial:open_visdial",
+    "visual_genome": "vlp_jax.data.layouts.visual_genome:open_visual_genome",
+    "vqa": "vlp_jax.data.layouts.vqa:open_vqa",
+}
 KINDS = {
     "arrayrecord": "vlp_jax.data.sources.arrayrecord:open_arrayrecord",
     "csv": "vlp_jax.data.sources.csv:open_csv",
@@ -24,6 +40,7 @@ KINDS = {
     "synthetic": "vlp_jax.data.sources.synthetic:open_synthetic",
     "tfds": "vlp_jax.data.sources.tfds:open_tfds",
     "webdataset": "vlp_jax.data.sources.webdataset:open_webdataset",
+    **LAYOUTS,
 }
 
 

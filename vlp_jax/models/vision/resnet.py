@@ -116,6 +116,11 @@ class ResNetConfig(ConvolutionConfig):
         return self.width * 2 ** (len(self.stages) - 1) * (EXPANSION if self.bottleneck else 1)
 
     @property
+    def projects_tokens(self) -> bool:
+        """True where the pooled vector is the mean of the last feature map."""
+        return not self.clip
+
+    @property
     def pooled_width(self) -> int:
         """The output width of CLIP's attention pooling, or the channels of the last stage."""
         return self.output_dim if self.clip else self.token_width

@@ -94,6 +94,12 @@ class ImageTowerConfig(Tower):
         return True
 
     @property
+    def projects_tokens(self) -> bool:
+        """Whether the projection of the pooled vector also fits the tokens of the grid: the pooled
+        vector is one of the tokens or their mean."""
+        return False
+
+    @property
     def patch(self) -> int | None:
         """The side, in pixels, of the patches that a caller can choose by `kept` and `masked`; None
         where it cannot."""

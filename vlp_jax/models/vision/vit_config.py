@@ -182,6 +182,11 @@ class ViTConfig(QueryPoolingConfig):
         return super().grid
 
     @property
+    def projects_tokens(self) -> bool:
+        """True for a class token or the mean of the patches, normalised as the patches are."""
+        return self.pooling in ("cls", "mean") and self.norm_before_pooling and not self.pooler
+
+    @property
     def pools(self) -> bool:
         """Whether `pooling` is not "none"."""
         return self.pooling != "none"
