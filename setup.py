@@ -25,15 +25,7 @@ setup(
     entry_points={
         "console_scripts": [
             f"vlp-jax-{name} = vlp_jax.commands:{name}"
-            for name in (
-                "train",
-                "evaluate",
-                "prepare",
-                "inspect",
-                "compile",
-                "convert",
-                "report",
-            )
+            for name in ("train", "evaluate", "prepare", "inspect", "compile", "convert", "report")
         ]
     },
     install_requires=[

@@ -9,10 +9,14 @@ python -m vlp_jax.report RUN [RUN ...] --output=DIR
 
 import os
 from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING
 
 from vlp_jax.command_line import Flags, quiet_libraries, run_entry_point
-from vlp_jax.errors import ConfigError, user_error_of
+from vlp_jax.errors import ConfigError
 from vlp_jax.reporting import report
+
+if TYPE_CHECKING:
+    from vlp_jax.reports.records import RunRecord
 
 
 def main(arguments: list[str]) -> int:
@@ -88,12 +92,12 @@ def write_report(
         os.makedirs(output, exist_ok=True)
         write_atomically(path, html)
     except OSError as error:
-        raise user_error_of(error) or error from None
+        raise ConfigError(f"--output: {path} cannot be written: {error.strerror}") from error
     return path
 
 
 def parts(
-    records: Sequence, source: str | None, samples: int, examples: int
+    records: "Sequence[RunRecord]", source: str | None, samples: int, examples: int
 ) -> list[tuple[str, Callable[[], str]]]:
     """(title, function that returns the HTML) of all sections, in the order of the page.
 
@@ -117,7 +121,7 @@ def parts(
 
 
 def example_parts(
-    record, source: str | None, samples: int, examples: int
+    record: "RunRecord", source: str | None, samples: int, examples: int
 ) -> list[tuple[str, Callable[[], str]]]:
     """The sections that are made with the model of a run.
 
@@ -148,7 +152,7 @@ def example_parts(
     ]
 
 
-def subtitle(records: Sequence) -> str:
+def subtitle(records: "Sequence[RunRecord]") -> str:
     """The folders of the runs and their last steps."""
     return "; ".join(f"{record.folder}, step {record.last('step') or 0}" for record in records)
 

@@ -25,7 +25,8 @@ def attention_examples(examined: Examined, examples: int) -> str:
     if not isinstance(config, ViTConfig) or config.pooling not in ("cls", "map"):
         raise Absent(
             f"the image tower of {examined.run.name} pools by "
-            f"{getattr(config, 'pooling', config.kind)!r}; attention is shown of a ViT with pooling='cls' or 'map'"
+            f"{getattr(config, 'pooling', config.kind)!r}; attention is shown of a ViT with "
+            "pooling='cls' or 'map'"
         )
     data = examined.data
     chosen = spread(range(len(data)), examples)

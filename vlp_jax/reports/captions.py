@@ -1,4 +1,4 @@
-"""Generated captions beside the true ones."""
+"""Generated captions next to the true ones."""
 
 from vlp_jax.evaluators.requirements import trained
 from vlp_jax.models.decoder.generation import BeamSearch

@@ -34,8 +34,9 @@ def zero_shot_figures(examined: Examined) -> str:
     each = class_scores(confusion)
     words = (
         f"{examined.run.name} on {examined.source}, by prompts for the {len(classes.names)} "
-        f"classes of {classes.field!r}: accuracy {100 * each.right.sum() / each.support.sum():.1f}%, mean "
-        f"per-class recall {100 * each.mean_per_class_recall:.1f}%, macro F1 {each.f1_macro:.3f}."
+        f"classes of {classes.field!r}: accuracy {100 * each.right.sum() / each.support.sum():.1f}"
+        f"%, mean per-class recall {100 * each.mean_per_class_recall:.1f}%, macro F1 "
+        f"{each.f1_macro:.3f}."
     )
     return (
         paragraph(words)
@@ -113,7 +114,7 @@ def bars(each: ClassScores, names: list[str]) -> str:
 def curves(scores: np.ndarray, classes: Classes) -> str:
     """Precision-recall curves of the most frequent classes, each against all others."""
     counts = np.bincount(classes.truth, minlength=len(classes.names))
-    figure = new_figure(5, 3.4)
+    figure = new_figure(7.5, 3.4)
     axis = figure.subplots()
     for place, colour in zip(np.argsort(-counts, kind="stable")[:CURVES], COLOURS, strict=False):
         if not 0 < counts[place] < len(classes.truth):
@@ -125,6 +126,7 @@ def curves(scores: np.ndarray, classes: Classes) -> str:
     axis.set_xlabel("recall", fontsize=8)
     axis.set_ylabel("precision", fontsize=8)
     axis.set_ylim(0, 1.02)
-    axis.legend(fontsize=7, title="class: average precision", title_fontsize=7)
+    title = "class: average precision"
+    figure.legend(fontsize=7, title=title, title_fontsize=7, loc="outside right upper")
     axis.spines[["top", "right"]].set_visible(False)
     return drawn(figure, "precision-recall curves of the most frequent classes")

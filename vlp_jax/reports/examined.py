@@ -63,6 +63,7 @@ class Examined:
       model: the model.
       variables: its variables.
       preprocessor: its preprocessor.
+      layout: over which they lie, all devices of this host.
       source: the spec of the set.
     Raises:
       Absent: the run has no checkpoint that can be read, or its config no evaluator.
@@ -74,8 +75,9 @@ class Examined:
         if not run.steps:
             raise Absent(f"{run.name} has no checkpoint")
         self.run, self.samples = run, samples
+        self.layout = build_layout(MeshConfig(), build_mesh(MeshConfig()))
         try:
-            found = load(run.folder, components=run.components)
+            found = load(run.folder, layout=self.layout, components=run.components)
         except CheckpointError as error:
             raise Absent(f"the newest checkpoint cannot be read: {error.args[0]}") from error
         self.model, self.variables, self.preprocessor = found
@@ -115,7 +117,7 @@ class Examined:
     @functools.cached_property
     def context(self) -> TaskContext:
         """What tasks of evaluators share."""
-        layout = build_layout(MeshConfig(), build_mesh(MeshConfig()))
+        layout = self.layout
         predictor = build_predictor(self.model.module, self.preprocessor, layout)
         spaced = EvenlySpaced(open_source(self.source), self.samples)
         threads = self.model.config.data.threads

@@ -30,8 +30,9 @@ img.picture { width: 96px; height: 96px; object-fit: contain; background: #fff; 
 img.true { border-color: var(--good); }
 .example { display: flex; flex-wrap: wrap; align-items: center; gap: .6rem; margin: .4rem 0;
   padding: .5rem .7rem; background: var(--card); border-radius: 8px; }
-.example .query { flex: 0 0 13rem; overflow-wrap: anywhere; }
+.example .query { flex: 0 0 11rem; overflow-wrap: anywhere; }
 .example ol { margin: 0; padding-left: 1.4rem; }
+.example .later { display: flex; align-items: center; gap: .6rem; }
 .found { color: var(--good); } .missed { color: var(--bad); }
 """
 

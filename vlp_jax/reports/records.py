@@ -112,7 +112,7 @@ def open_run(folder: str, name: str, components: Collection[str]) -> RunRecord:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-    """The last parts of paths, as many as tell them apart."""
+    """The last parts of paths, as many as distinguish them."""
     parts = [path.strip(os.sep).split(os.sep) for path in paths]
     count = 1
     while len({tuple(part[-count:]) for part in parts}) < len(parts):

@@ -66,8 +66,9 @@ def text_query(examined: Examined, query: int, rank: int) -> str:
     found = nearest(examined.texts[query], examined.images).tolist()
     pictures = "".join(examined.picture(place, true=place in own) for place in found)
     if own.isdisjoint(found):
-        pictures += f'<span class="missed">… true one at rank {rank}:</span>'
-        pictures += examined.picture(min(own), true=True)
+        true = examined.picture(min(own), true=True)
+        words = f'<span class="missed">true one at rank {rank}:</span>'
+        pictures += f'<div class="later">{words}{true}</div>'
     words = f'<div class="query">{text(data.captions[query])}</div>'
     return f'<div class="example">{words}{pictures}</div>'
 

@@ -1,4 +1,4 @@
-"""Parts of a page: sections, tables, figures and pictures, as HTML with escaped texts."""
+"""Parts of a page: sections, tables, figures and images, as HTML with escaped texts."""
 
 import base64
 import dataclasses
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#3366cc", "#e8710a", "#1a9850", "#9334e6", "#d01884", "#5f6368")
-SIDE = 96  # pixels of a picture on the page
+SIDE = 96  # pixels of an image on the page
 
 
 class Absent(Exception):
