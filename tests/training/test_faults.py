@@ -198,7 +198,7 @@ def test_what_proves_no_damage_ends_the_run_and_moves_nothing(
     def fail(*_, **__):
         raise Exception("reading an array") from error
 
-    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail)
     monkeypatch.setattr(read_errors, "PAUSES", (0.0,))
     with pytest.raises(
         kind, match="checkpoints/4: params cannot be read, which proves no damage: .*; nothing"
@@ -209,14 +209,15 @@ def test_what_proves_no_damage_ends_the_run_and_moves_nothing(
 
 
 def test_storage_that_fails_once_is_asked_again(finished, assembled, monkeypatch):
-    restore, failures = ocp.StandardCheckpointer.restore, [OSError("503 Service Unavailable")]
+    restore = ocp.StandardCheckpointHandler.restore
+    failures = [OSError("503 Service Unavailable")]
 
-    def fail_once(*arguments):
+    def fail_once(*arguments, **options):
         if failures:
             raise failures.pop()
-        return restore(*arguments)
+        return restore(*arguments, **options)
 
-    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", fail_once)
+    monkeypatch.setattr(ocp.StandardCheckpointHandler, "restore", fail_once)
     monkeypatch.setattr(read_errors, "PAUSES", (0.0,))
     assert restored(assembled(), finished).step == 4 and not failures
 
