@@ -2,7 +2,7 @@
 
 DIR/SPLIT has a folder for each class, n01440764, or, for the validation images as published, the
 images themselves; then their classes are in LOC_val_solution.csv (Kaggle), or in
-ILSVRC2012_validation_ground_truth.txt and the meta.mat beside it (the development kit), which the
+ILSVRC2012_validation_ground_truth.txt and the meta.mat next to it (the development kit), which the
 option `labels` names, or which lie in DIR, its `ILSVRC2012_devkit_t12/data`, or up to three folders
 above. Classes are numbered in the order of all WordNet ids: those of LOC_synset_mapping.txt, found
 likewise or named by `synsets`, those of DIR/train, or those of the split.
@@ -184,7 +184,7 @@ def open_flat(
     if labels is None:
         raise DataError(
             f"{spec}: {folder}/{split} has no folders of classes, and their labels are missing: "
-            f"{SOLUTION}, or {TRUTH} beside {META}; ?labels=FILE names it"
+            f"{SOLUTION}, or {TRUTH} next to {META}; ?labels=FILE names it"
         )
     with os.scandir(f"{folder}/{split}") as entries:
         images = sorted(entry.name for entry in entries if entry.name.endswith(".JPEG"))

@@ -3,7 +3,7 @@
 RefCOCO and RefCOCO+ (Yu et al. 2016), RefCOCOg (Mao et al. 2016). REFS is a list of {"ref_id",
 "ann_id", "image_id", "category_id", "split", "sentences": [{"sent"}]}. It is published as a pickle,
 `refs(unc).p`, which is refused, as reading one can run any code; the message has the command that
-writes it as JSON. Boxes and names of images are those of COCO's `instances.json` beside it, or of
+writes it as JSON. Boxes and names of images are those of COCO's `instances.json` next to it, or of
 the file that the option `instances` names.
 
 A sample is an object with all its expressions. Metadata: `boxes` (one, [left, top, right, bottom]

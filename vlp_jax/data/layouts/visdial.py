@@ -87,7 +87,7 @@ def options_of(turn: Entry, count: int) -> list[int]:
 
 
 class DialogueSource(RecordSource):
-    """Turns of dialogues. Texts of the answers to choose from are stored once, beside the rows."""
+    """Turns of dialogues. Texts of the answers to choose from are stored once, next to the rows."""
 
     def __init__(self, document: str, *args: Any):
         self.document = document
