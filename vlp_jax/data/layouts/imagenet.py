@@ -184,7 +184,7 @@ def open_flat(
     if labels is None:
         raise DataError(
             f"{spec}: {folder}/{split} has no folders of classes, and their labels are missing: "
-            f"{SOLUTION}, or {TRUTH} beside {META}; ?labels=FILE names it"
+            f"{SOLUTION}, or {TRUTH} next to {META}; ?labels=FILE names it"
         )
     with os.scandir(f"{folder}/{split}") as entries:
         images = sorted(entry.name for entry in entries if entry.name.endswith(".JPEG"))

@@ -29,7 +29,7 @@ Rows = Iterator[tuple[str, dict[str, Any]]]
 
 
 class Notes:
-    """What a reader reports in addition to its rows.
+    """What a reader reports next to its rows.
 
     Attributes:
       left_out: counts of records that make no sample, by what they are.
@@ -190,7 +190,7 @@ def split_layout(rest: str, kind: str, names: Sequence[str] = ()) -> tuple[str, 
     Args:
       rest: the spec without `KIND:`.
       kind: the kind.
-      names: the options of the kind in addition to `SHARED_OPTIONS`.
+      names: the options of the kind next to `SHARED_OPTIONS`.
 
     Raises:
       DataError: for a wrong option, and unless the pattern names one file.

@@ -1,9 +1,9 @@
 """`vcr:FILE.jsonl?root=vcr1images`: visual commonsense reasoning (Zellers et al. 2019).
 
 Lines {"annot_id", "img_fn", "metadata_fn", "objects", "question", "answer_choices",
-"rationale_choices", "answer_label", "rationale_label"}, in whose tokenized texts [0, 2] means
-objects. They are written as `person 1 and person 3`: the kind of an object, and its number from 1
-on. The caption is the question. Metadata: `answer_choices` and `rationale_choices` (four texts),
+"rationale_choices", "answer_label", "rationale_label"}, in whose tokenized texts [0, 2] are
+numbers of objects. They become `person 1 and person 3`: the kind of an object, and its number,
+counted from 1. The caption is the question. Metadata: `answer_choices` and `rationale_choices`,
 `answer` and `rationale`, the right ones, with their numbers `answer_label` and `rationale_label`
 (not in the test split), `objects`, and their `boxes` in pixels, from the file `metadata_fn`.
 """

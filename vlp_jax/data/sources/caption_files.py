@@ -17,6 +17,7 @@ from vlp_jax.data.sources.filesystem import read_file
 from vlp_jax.errors import ConfigError, DataError
 
 COCO, KARPATHY = "COCO captions", "a Karpathy split"
+READERS = {COCO: "coco_captions", KARPATHY: "karpathy"}  # kinds of sources
 HEAD = 1 << 20  # bytes at the beginning that are searched for keys
 
 
@@ -48,9 +49,10 @@ def how_to_convert(path: str, name: str) -> str:
     kind = "karpathy" if name == KARPATHY else "coco_captions"
     output = shlex.quote(f"{os.path.splitext(os.path.basename(path))[0]}.jsonl")
     return (
-        f"{path}: is {name}, one JSON object for all images; read {kind}:{path}?root=FOLDER, "
-        "where the images lie, or make a line of each image: python -m "
-        f"vlp_jax.prepare --convert={shlex.quote(path)} --output={output}{split}, then read "
+        f"{path}: is {name}, one JSON object for all images; read it as "
+        f"{shlex.quote(READERS[name] + ':' + path)}?root=FOLDER, where the images lie, or make a "
+        "line of each image: python "
+        f"-m vlp_jax.prepare --convert={shlex.quote(path)} --output={output}{split}, then read "
         f"jsonl:{output}?root=FOLDER"
     )
 

@@ -60,6 +60,8 @@ def open_source(spec: str) -> Source:
     these questions synthetic:N?height=..&width=..  generated samples for benchmarks; option
     caption_words=8
 
+    Public data sets in the layouts in which they are published (docs/data.md): LAYOUTS.
+
     PATTERN: files, in the order of their names, with braces {000000..000331}, {a,b} and globs. A
     file that a brace names must exist. A pattern may be any URL that fsspec reads; of the kinds
     without a pattern only arrayrecord and tfds read remote folders, on gs://.
