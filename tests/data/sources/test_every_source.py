@@ -395,6 +395,11 @@ def test_the_documentation_has_a_command_for_every_kind():
     assert set(train_commands()) == set(KINDS) - set(LAYOUTS) == set(PLACES)
 
 
+def test_the_documentation_has_a_spec_of_every_public_layout():
+    page = (ROOT / "docs/data.md").read_text()
+    assert [kind for kind in LAYOUTS if f"| `{kind}:" not in page] == []
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("kind", PLACES)
 def test_the_documented_command_trains(kind, tmp_path, tiny):
