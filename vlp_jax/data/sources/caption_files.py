@@ -46,7 +46,6 @@ def how_to_convert(path: str, name: str) -> str:
     """Message that names the format of a file, its reader, and the command that converts it to
     lines."""
     split = " --split=test" if name == KARPATHY else ""
-    kind = "karpathy" if name == KARPATHY else "coco_captions"
     output = shlex.quote(f"{os.path.splitext(os.path.basename(path))[0]}.jsonl")
     return (
         f"{path}: is {name}, one JSON object for all images; read it as "
