@@ -15,6 +15,7 @@ from vlp_jax.data.sources.registry import open_source
 from vlp_jax.data.sources.synthetic import SyntheticSource
 from vlp_jax.errors import CheckpointError, ConfigError, TrainingError
 from vlp_jax.evaluators.predictor import Predictor
+from vlp_jax.evaluators.shares import Share
 from vlp_jax.training import trainer
 from vlp_jax.training.hooks.metric_writers import MetricsFile
 from vlp_jax.training.hooks.watchdog import Watchdog
@@ -139,22 +140,19 @@ def test_a_signal_during_an_evaluation_breaks_it_off_and_the_next_start_makes_up
 
     Everything is watched, and synced.
     """
-    place, expect, sync, batches, awaited, synced = (
-        Predictor.place,
-        Watchdog.expect,
-        MetricsFile.sync,
-        [],
-        [],
-        [],
-    )
+    expect, sync, batches, awaited, synced = Watchdog.expect, MetricsFile.sync, [], [], []
 
-    def placed(*arguments):
-        batches.append(1)
-        if len(batches) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return place(*arguments)
+    def counted(place):
+        def placed(*arguments):
+            batches.append(1)
+            if len(batches) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return place(*arguments)
 
-    monkeypatch.setattr(Predictor, "place", placed)
+        return placed
+
+    for kind in (Share, Predictor):  # of images, and of captions
+        monkeypatch.setattr(kind, "place", counted(kind.place))
     monkeypatch.setattr(
         Watchdog, "expect", lambda dog, words: (awaited.append(words), expect(dog, words))
     )
