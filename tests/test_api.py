@@ -285,6 +285,7 @@ def test_a_fresh_model_is_that_of_a_run_before_its_first_update(tiny_config, tmp
         assert np.abs(one - third).max() > 0.01
 
 
+@pytest.mark.full
 def test_a_pretrained_model_is_what_load_gives_if_it_is_of_that_architecture(
     tiny_config, by_command, tmp_path
 ):

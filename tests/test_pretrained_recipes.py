@@ -413,6 +413,7 @@ def part(path):
     return next((piece for piece in pieces if piece.startswith("cross")), pieces[-1])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_what_a_recipe_takes_equals_the_tensors_of_the_checkpoint(name, tmp_path):
     """Nothing is compiled: the arrays are those of the rules."""

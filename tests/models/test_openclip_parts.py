@@ -43,6 +43,7 @@ def norm(x, params):
     return scaled * params["scale"] + params["bias"]
 
 
+@pytest.mark.full
 def test_queries_attend_to_all_tokens_with_norms_before_and_after():
     module = image_tower(**QUERIES)
     variables = variables_of(module, IMAGES)
@@ -99,6 +100,7 @@ def test_flops_of_pooling_are_those_of_the_traced_program(changes):
     assert counted_flops(program.jaxpr) == 2 * module.config.encoder_flops(False, True)
 
 
+@pytest.mark.full
 def test_a_class_token_in_the_last_place_sees_the_text_and_one_padding_token():
     """Its vector does not depend on other padding, and does on the first padding token and on its
     own only where the text fills the row."""

@@ -220,6 +220,7 @@ def test_a_few_updates_lower_the_loss():
     assert np.mean(losses[-5:]) < 0.9 * np.mean(losses[:5])
 
 
+@pytest.mark.full
 def test_raw_pixels_are_targets_and_learned_positions_replace_the_fixed_ones():
     image = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
     expected = rearrange(image, "b (h p) (w q) c -> b (h w) (p q c)", p=2, q=2)

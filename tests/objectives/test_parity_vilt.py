@@ -174,6 +174,7 @@ def test_another_fusion_would_be_noticed(given_choice, change):
     )
 
 
+@pytest.mark.full
 def test_another_picture_would_be_noticed(given_choice):
     module, params = words_of()
     turned = BATCH | {"image": BATCH["image"][::-1]}

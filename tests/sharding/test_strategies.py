@@ -142,6 +142,12 @@ def leaves(tree):
 
 # (strategy, a parameter, the axes it lies on, the shape of one device's part)
 PLACES = [
+    (
+        "fsdp+tensor",
+        "model/image/transformer/layers/attention/out/kernel",
+        (None, "tensor", None, "fsdp"),
+        (2, 2, 4, 8),
+    ),
     ("data", "model/image/transformer/layers/attention/query/kernel", (), (2, 16, 4, 4)),
     (
         "fsdp",
@@ -159,16 +165,11 @@ PLACES = [
     ),
     ("tensor", "model/text/transformer/layers/mlp/in/kernel", (None, None, "tensor"), (2, 16, 8)),
     ("tensor", "model/text/tokens/embedding", ("tensor", None), (6, 16)),
-    (
-        "fsdp+tensor",
-        "model/image/transformer/layers/attention/out/kernel",
-        (None, "tensor", None, "fsdp"),
-        (2, 2, 4, 8),
-    ),
     ("fsdp+tensor", "model/text/tokens/embedding", ("tensor", "fsdp"), (12, 8)),
 ]
 
 
+@pytest.mark.variants
 @pytest.mark.parametrize(("strategy", "path", "axes", "part"), PLACES)
 def test_parameters_their_moments_and_their_average_lie_by_the_strategy(
     trained, strategy, path, axes, part

@@ -141,6 +141,7 @@ def test_modules_without_layers_are_renamed_and_positions_resized():
     assert "model/fusion/norm/scale" in found.unused
 
 
+@pytest.mark.full
 def test_a_stack_in_one_piece_has_as_many_layers_there():
     pair = ((FUSION, TEXT),)
     for scan in (False, True):

@@ -42,6 +42,7 @@ def copied(tmp_path):
     return copy
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", SPECIAL)
 def test_a_folder_with_a_tokenizer_is_loaded_and_used(name, copied, tmp_path):
     model, variables, preprocess = vlp_jax.load(f"original:{copied(name)}")

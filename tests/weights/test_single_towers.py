@@ -24,6 +24,7 @@ def fresh(config):
     return {"params": nest(found)}
 
 
+@pytest.mark.full
 def test_fixed_positions_of_a_masked_autoencoder_are_written_as_tensors():
     config = read_public(f"huggingface:{GOLDEN / 'vit_mae_0'}").config
     image = dataclasses.replace(config.model.image, position="sincos2d")

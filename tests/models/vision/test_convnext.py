@@ -30,6 +30,7 @@ def test_the_tiny_size_has_as_many_parameters_as_published_without_the_classifie
     assert abs(flops / 2 / 4.5e9 - 1) < 0.02  # multiplications, there
 
 
+@pytest.mark.full
 def test_stochastic_depth_acts_in_training_alone_and_rematerialisation_changes_nothing():
     module = dataclasses.replace(SMALL, stochastic_depth=0.9).build(Precision())
     variables = nn.meta.unbox(module.init(jax.random.key(0), IMAGES))

@@ -63,6 +63,7 @@ def test_the_side_of_the_map_is_that_of_the_tokens(padding, size):
     assert out.tokens.shape == (1, config.tokens, 24) and out.pooled.shape == (1, 24)
 
 
+@pytest.mark.full
 def test_paddings_are_equal_where_no_side_is_odd_before_a_stride():
     same, floor = (
         dataclasses.replace(SMALL, padding=padding, image_size=12).build(Precision())
@@ -75,6 +76,7 @@ def test_paddings_are_equal_where_no_side_is_odd_before_a_stride():
     )
 
 
+@pytest.mark.full
 def test_training_updates_statistics_and_drops_branches():
     module = dataclasses.replace(SMALL, stochastic_depth=0.9).build(Precision())
     variables = nn.meta.unbox(module.init(jax.random.key(0), IMAGES))
@@ -94,6 +96,7 @@ def test_training_updates_statistics_and_drops_branches():
     assert not np.allclose(before, after)
 
 
+@pytest.mark.full
 def test_rematerialisation_changes_nothing_and_no_parameter_is_dead():
     module = SMALL.build(Precision())
     full = dataclasses.replace(SMALL, rematerialisation="full").build(Precision())

@@ -92,6 +92,7 @@ def test_every_row_tells_the_speed_and_where_the_time_went(runs):
         assert UTILISATION not in row and "train/device_memory_bytes" not in row
 
 
+@pytest.mark.full
 def test_the_table_at_the_end_and_the_live_line_say_na_where_the_peak_is_unknown(runs):
     workdir, printed = runs[0]
     table = dict(
@@ -107,6 +108,7 @@ def test_the_table_at_the_end_and_the_live_line_say_na_where_the_peak_is_unknown
     assert "utilisation n/a" in printed
 
 
+@pytest.mark.full
 def test_a_second_start_reads_the_program_from_the_cache(runs):
     assert rows(runs[1][0])[-1]["train/compilations_from_cache"] == 1
     assert "1, of which 1 read from the cache" in runs[1][1]
@@ -136,6 +138,7 @@ def test_programs_are_cached_with_nothing_set(tmp_path, tiny):
     assert os.listdir(tmp_path / "cache" / "vlp_jax")
 
 
+@pytest.mark.full
 def test_the_window_of_updates_is_recorded_for_tensorboard(runs):
     """Updates 2 and 3 and no others, where TensorBoard's profile plugin looks."""
     [trace] = (runs[0][0] / "profile/plugins/profile").glob("*/*.xplane.pb")
