@@ -16,9 +16,9 @@ from vlp_jax.data.sources.registry import open_source
 from vlp_jax.evaluators.segmentation import (
     SEGMENTATION_METRICS,
     SegmentationTaskConfig,
-    mean_iou,
     segmentation,
 )
+from vlp_jax.metrics.segmentation import segmentation_scores
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden/classification_metrics.json"
 AXES = np.eye(3)
@@ -50,7 +50,9 @@ def test_mean_iou_is_that_of_precision_and_recall():
         occurs = (confusion.sum(axis=0) + confusion.sum(axis=1)) > 0
         with np.errstate(divide="ignore"):
             each = 1 / (1 / precision + 1 / recall - 1)
-        assert mean_iou(confusion) == pytest.approx(each[occurs].mean(), abs=1e-12)
+        assert segmentation_scores(confusion).mean_iou == pytest.approx(
+            each[occurs].mean(), abs=1e-12
+        )
 
 
 @pytest.mark.parametrize("resize", ["shortest_side_crop", "squash", "letterbox"])

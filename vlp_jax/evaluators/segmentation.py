@@ -23,6 +23,7 @@ from vlp_jax.evaluators.requirements import lacks_embeddings
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.zero_shot import class_means
 from vlp_jax.metrics.per_class import confusion_matrix
+from vlp_jax.metrics.segmentation import segmentation_scores
 
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
@@ -182,10 +183,10 @@ def segmentation(
     values = (
         images,
         count,
-        mean_iou(confusion),
+        segmentation_scores(confusion).mean_iou,
         np.trace(confusion) / support.sum(),
         support.max() / support.sum(),
-        mean_iou(constant),
+        segmentation_scores(constant).mean_iou,
     )
     return {name: float(value) for name, value in zip(SEGMENTATION_METRICS, values, strict=True)}
 
@@ -197,11 +198,3 @@ def of_image(patches: np.ndarray, classes: np.ndarray, mask: np.ndarray) -> np.n
     scores = np.asarray(jax.image.resize(similarity, shape, "linear"))
     known = (mask >= 0) & (mask < len(classes))
     return confusion_matrix(scores.argmax(axis=-1)[known], mask[known], len(classes))
-
-
-def mean_iou(confusion: np.ndarray) -> float:
-    """The mean, over the classes that are true or predicted somewhere, of the intersection over the
-    union of their pixels (Everingham et al. 2010, section 4.3)."""
-    both = np.diag(confusion)
-    union = confusion.sum(axis=0) + confusion.sum(axis=1) - both
-    return float((both[union > 0] / union[union > 0]).mean())

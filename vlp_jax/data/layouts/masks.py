@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from vlp_jax.metrics.masks import decoded, encoded
+
 FINER = 5
 
 
@@ -34,35 +36,14 @@ def mask_of(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 def runs_of(segmentation: Mapping[str, Any], height: int, width: int) -> np.ndarray:
     """The mask of run lengths, of zeros first, in the order of columns."""
-    counts = segmentation["counts"]
-    lengths = uncoded(counts) if isinstance(counts, str | bytes) else list(counts)
-    values = np.arange(len(lengths)) % 2 == 1
-    if sum(lengths) != height * width or list(segmentation["size"]) != [height, width]:
-        raise ValueError(f"run lengths of {sum(lengths)} pixels in an image of {height}x{width}")
-    return np.repeat(values, lengths).reshape(width, height).T
-
-
-def uncoded(text: str | bytes) -> list[int]:
-    """The run lengths in COCO's text: five bits a character, from the third on as differences."""
-    lengths: list[int] = []
-    value = place = 0
-    for code in text.encode() if isinstance(text, str) else text:
-        code -= 48
-        value |= (code & 0x1F) << (5 * place)
-        place += 1
-        if not code & 0x20:
-            value -= (1 << (5 * place)) if code & 0x10 else 0
-            lengths.append(value + (lengths[-2] if len(lengths) > 2 else 0))
-            value = place = 0
-    return lengths
+    if list(segmentation["size"]) != [height, width]:
+        raise ValueError(f"run lengths of {segmentation['size']} in an image of {height}x{width}")
+    return decoded(segmentation)
 
 
 def run_lengths(mask: np.ndarray) -> dict[str, Any]:
     """A mask, [height, width], as {"size", "counts"} with a list of lengths."""
-    flat = np.asarray(mask, bool).T.reshape(-1)
-    edges = np.flatnonzero(np.diff(flat, prepend=False)).tolist()
-    counts = np.diff([0, *edges, flat.size]).tolist()
-    return {"size": list(mask.shape), "counts": counts}
+    return {"size": list(mask.shape), "counts": encoded(mask)}
 
 
 def polygon_mask(polygon: Sequence[float], height: int, width: int) -> np.ndarray:
