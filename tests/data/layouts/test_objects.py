@@ -145,5 +145,5 @@ def test_masks_of_polygons_are_those_of_pycocotools(seed):
 
 
 def test_run_lengths_of_another_image_are_refused():
-    with pytest.raises(ValueError, match="run lengths of \[2, 2\] in an image of 3x2"):
+    with pytest.raises(ValueError, match=r"run lengths of \[2, 2\] in an image of 3x2"):
         mask_of({"size": [2, 2], "counts": [1, 3]}, 3, 2)
