@@ -143,18 +143,18 @@ def leaves(tree):
 # (strategy, a parameter, the axes it lies on, the shape of one device's part)
 PLACES = [
     (
+        "fsdp",
+        "model/image/transformer/layers/attention/query/kernel",
+        (None, "fsdp", None, None),
+        (2, 4, 4, 4),
+    ),
+    (
         "fsdp+tensor",
         "model/image/transformer/layers/attention/out/kernel",
         (None, "tensor", None, "fsdp"),
         (2, 2, 4, 8),
     ),
     ("data", "model/image/transformer/layers/attention/query/kernel", (), (2, 16, 4, 4)),
-    (
-        "fsdp",
-        "model/image/transformer/layers/attention/query/kernel",
-        (None, "fsdp", None, None),
-        (2, 4, 4, 4),
-    ),
     ("fsdp", "model/image/transformer/layers/mlp/out/kernel", (None, None, "fsdp"), (2, 32, 4)),
     ("fsdp", "model/text/tokens/embedding", (None, "fsdp"), (24, 4)),
     (
@@ -191,7 +191,7 @@ def test_parameters_their_moments_and_their_average_lie_by_the_strategy(
         ] * 8
 
 
-@pytest.mark.parametrize("strategy", ["fsdp", "fsdp+tensor"])
+@pytest.mark.parametrize("strategy", ["fsdp", pytest.param("fsdp+tensor", marks=pytest.mark.full)])
 def test_small_parameters_lie_whole_on_every_device(trained, strategy):
     """Below 64 elements a layer: biases, norms, tokens, the scale; nothing that is larger does.
 
@@ -231,6 +231,7 @@ def test_activations_lie_along_the_batch(trained):
     assert "f32[2,5,32]" in program and "f32[16,5,32]" not in program
 
 
+@pytest.mark.full
 def test_activations_lie_along_heads_and_hidden_units(trained):
     """By `fsdp+tensor` four devices divide the rows, and two what is computed apart: no device sees
     all 32 hidden units."""

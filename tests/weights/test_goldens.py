@@ -15,8 +15,6 @@ DEFAULT = (
     "blip_retrieval",
     "clip",
     "dinov2",
-    "meter",
-    "openclip_coca",
     "openclip_vit",
     "siglip",
     "t5",
