@@ -29,8 +29,7 @@ def our_step(given, arguments):
     from vlp_jax.hardware.chips import chip_of
     from vlp_jax.sharding.mesh import batch_sharding, build_mesh
     from vlp_jax.sharding.rules import build_layout
-    from vlp_jax.training.build import build_update, example_batch
-    from vlp_jax.training.cost.estimate import batch_shapes
+    from vlp_jax.training.build import batch_shapes, build_update, example_batch
     from vlp_jax.training.cost.flops import train_step_flops
     from vlp_jax.training.state import create_state
 

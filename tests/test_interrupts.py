@@ -207,6 +207,22 @@ def test_an_answer_comes_while_the_main_thread_is_not_in_python(capfd):
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
+def test_an_error_does_not_wait_for_a_compilation_in_another_thread():
+    code = (
+        "import ctypes, threading\nfrom vlp_jax.command_line import run_entry_point\n"
+        "from vlp_jax.errors import ConfigError\nfrom vlp_jax.interrupts import COMPILING_AHEAD\n"
+        "def main(arguments):\n"
+        "    wait = lambda: ctypes.CDLL(None).sleep(3600)\n"
+        "    threading.Thread(target=wait, name=COMPILING_AHEAD).start()\n"
+        "    raise ConfigError('no')\n"
+        "run_entry_point(main)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, timeout=120
+    )
+    assert (done.returncode, own_lines(done.stderr)) == (2, ["config error: no"])
+
+
 def test_a_keyboard_interrupt_through_a_door_is_one_line(monkeypatch, capsys):
     def interrupted(arguments):
         raise KeyboardInterrupt

@@ -8,13 +8,14 @@ import re
 import select
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from vlp_jax.config.registry import root_section
 from vlp_jax.config.suggestions import flag_suggestion
 from vlp_jax.errors import CheckpointError, ConfigError, user_error_of
-from vlp_jax.interrupts import CTRL_C
+from vlp_jax.interrupts import COMPILING_AHEAD, CTRL_C
 from vlp_jax.printing import safe_print as print
 from vlp_jax.reporting import set_verbosity
 
@@ -161,7 +162,16 @@ def run_entry_point(door: Callable[[list[str]], int]) -> NoReturn:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr, flush=True)
         status = CTRL_C
+    # An orderly end would wait for a compilation in another thread. In the process of someone else,
+    # who called an entry point from Python, that is right.
+    if door.__module__ == "__main__" and compiling_ahead():
+        leave_at_once(status)
     sys.exit(status)
+
+
+def compiling_ahead() -> bool:
+    """Whether a thread still compiles the update."""
+    return any(thread.name == COMPILING_AHEAD for thread in threading.enumerate())
 
 
 def output_is_closed() -> bool:
@@ -176,6 +186,9 @@ def leave_at_once(status: int) -> NoReturn:
 
     In an orderly end each unfinished write of Orbax would report an error of its own.
     """
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     os._exit(status)
 
 
@@ -213,7 +226,8 @@ def give_devices_threads() -> None:
 def use_compilation_cache() -> None:
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or ~/.cache/vlp_jax.
 
-    A folder that is already set in `jax.config` stays.
+    Small programs, too: a run has about a hundred of them. A folder that is already set in
+    `jax.config` stays, and so does JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS.
     """
     # imported here, as entry points without JAX have worker processes that would import it too
     import jax
@@ -226,6 +240,8 @@ def use_compilation_cache() -> None:
             os.path.expanduser("~"), ".cache"
         )
         jax.config.update("jax_compilation_cache_dir", os.path.join(cache_home, "vlp_jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 
 
 @contextlib.contextmanager

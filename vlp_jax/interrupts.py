@@ -13,6 +13,8 @@ from types import FrameType, TracebackType
 from typing import NoReturn
 
 CTRL_C = 130  # 128 + SIGINT, as shells report it
+# name of the thread that compiles the update, for which an orderly end of the process waits
+COMPILING_AHEAD = "compiling ahead"
 
 
 class AtOnce:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -224,8 +225,14 @@ def label_in(metadata: Mapping[str, Any], field: str) -> str | None:
 
     It is text or an integer; None for other values.
     """
-    values = ClassTargetConfig(field=field).values(metadata)
+    values = class_target(field).values(metadata)
     return values[0] if len(values) == 1 else None
+
+
+@functools.cache
+def class_target(field: str) -> ClassTargetConfig:
+    """The target that reads classes in a field; made once, as it checks its settings."""
+    return ClassTargetConfig(field=field)
 
 
 def loaded(load: Callable[[int], Any], numbers: Sequence[int], threads: int) -> Iterator[Any]:

@@ -2,7 +2,8 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from vlp_jax.data.samples import SampleError
@@ -137,6 +138,27 @@ class EvaluationSuite:
     def missing(self, names: Sequence[str], row: Mapping[str, Any]) -> list[str]:
         """The named evaluators without any metric in `row`."""
         return [name for name in names if not any(key.startswith(f"{name}/") for key in row)]
+
+
+class TrainingDescriptions(Mapping[str, dict[str, list[str]]]):
+    """`collect_descriptions` of the training set, read at the first use: no update needs it."""
+
+    def __init__(self, specs: Mapping[str, EvaluatorConfig], train: Sequence[Source]):
+        self.specs, self.train = specs, train
+
+    @functools.cached_property
+    def found(self) -> dict[str, dict[str, list[str]]]:
+        """The descriptions."""
+        return collect_descriptions(self.specs, self.train)
+
+    def __getitem__(self, field: str) -> dict[str, list[str]]:
+        return self.found[field]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.found)
+
+    def __len__(self) -> int:
+        return len(self.found)
 
 
 def collect_descriptions(

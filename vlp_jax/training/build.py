@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax.sharding import AbstractMesh, Mesh
 
-from vlp_jax.data.batch_spec import device_arrays
+from vlp_jax.data.batch_spec import PIXELS, device_arrays
 from vlp_jax.data.cores import available_cores, workers_for
 from vlp_jax.data.images.augmentation import check_augmentation
 from vlp_jax.data.mixture import Mixture, open_mixture
@@ -27,7 +27,8 @@ from vlp_jax.data.text.word_vectors import WordVectors, vectors_of_tokens
 from vlp_jax.distributed.exchange import broadcast_from_primary
 from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.checks import check_evaluators
-from vlp_jax.evaluators.suite import EvaluationSuite, collect_descriptions
+from vlp_jax.evaluators.context import Descriptions
+from vlp_jax.evaluators.suite import EvaluationSuite, TrainingDescriptions
 from vlp_jax.models.layers.transformer import Precision
 from vlp_jax.models.text.tower import TextTowerConfig
 from vlp_jax.objectives.packing import check_packing
@@ -79,6 +80,15 @@ class Update:
     shapes: Any
     shardings: Any
     train_step: Any
+
+    @property
+    def state_shapes(self) -> Any:
+        """The shapes of the state with their shardings, as arguments to compile with."""
+        return jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            self.shapes,
+            self.shardings,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -181,11 +191,20 @@ class Run(Update):
         """
         return {key: self.host_rows.place(batch[key]) for key in shapes_of_batch(self.config)}
 
+    @property
+    def batch_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """The shapes of what `to_device` returns, with their shardings."""
+        shapes = batch_shapes(self.config)
+        return {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self.host_rows.sharding)
+            for name, leaf in shapes.items()
+        }
+
     def input_fingerprint(self) -> dict[str, Any]:
         """What decides which samples the k-th batch holds, by config key."""
         return input_fingerprint(self.config, self.mixture)
 
-    def evaluation(self, descriptions: dict | None, targets: Targets) -> EvaluationSuite:
+    def evaluation(self, descriptions: Descriptions | None, targets: Targets) -> EvaluationSuite:
         """The evaluators of the config.
 
         Args:
@@ -195,7 +214,7 @@ class Run(Update):
         """
         specs = self.config.evaluators
         if descriptions is None:
-            descriptions = collect_descriptions(specs, self.mixture.sources)
+            descriptions = TrainingDescriptions(specs, self.mixture.sources)
         predictor = build_predictor(self.module, self.preprocessor, self.layout)
         text_generator = build_text_generator(self.module, predictor, self.layout)
         heads = build_heads(self.module, predictor, targets, self.layout)
@@ -224,6 +243,16 @@ def example_batch(config: "Experiment", rows: int = 2) -> dict[str, jax.Array]:
     with."""
     arrays = shapes_of_batch(config, rows)
     return {name: jnp.full(shape, dtype is bool, dtype) for name, (shape, dtype) in arrays.items()}
+
+
+def batch_shapes(config: "Experiment") -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes of the global batch as it comes from the host, with pixels as uint8."""
+    shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
+    return shapes | {
+        name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8)
+        for name in PIXELS
+        if name in shapes
+    }
 
 
 def shapes_of_batch(config: "Experiment", rows: int = 2) -> dict[str, tuple[tuple[int, ...], type]]:

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 
 from vlp_jax.distributed.exchange import wait_on_cpu
-from vlp_jax.sharding.layout import Layout
+from vlp_jax.sharding.layout import Layout, current_layout
 from vlp_jax.sharding.linear_maps import WORDS
 from vlp_jax.sharding.mesh import replicated
 from vlp_jax.sharding.parameter_sharding import (
@@ -70,7 +70,16 @@ def initial_variables(
     module: nn.Module, batch: dict[str, jax.Array], seed: int
 ) -> Mapping[str, Any]:
     """The initial variables of the module, boxed with their logical axes; a function to trace."""
-    return module.init({"params": jax.random.key(seed)}, batch, train=False)
+    return _initial_variables(module, current_layout(), dict(batch), jax.random.key(seed))
+
+
+# Shapes, axes and values each need the variables: with the cache of `jit`, they are traced once.
+# `inline` leaves the programs that call it as they are without it. The layout is a part of the key.
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def _initial_variables(
+    module: nn.Module, layout: Layout | None, batch: dict, key: jax.Array
+) -> Mapping[str, Any]:
+    return module.init({"params": key}, batch, train=False)
 
 
 def fresh_variables(

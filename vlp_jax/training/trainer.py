@@ -21,6 +21,7 @@ from vlp_jax.errors import CheckpointError, TrainingError
 from vlp_jax.evaluators.suite import EvaluationInterrupted
 from vlp_jax.reporting import detail, report
 from vlp_jax.training.build import Run
+from vlp_jax.training.checkpoints.format import finished_steps
 from vlp_jax.training.checkpoints.manager import Checkpoints
 from vlp_jax.training.checkpoints.save_schedule import SaveSchedule
 from vlp_jax.training.guard import check_skips, skips_updates
@@ -78,6 +79,9 @@ class Trainer:
             watchdog,
         )
         self.checkpoints = Checkpoints(workdir, self.config.checkpoint, self.config.hosts)
+        self.train_step = WatchedStep(run.train_step)
+        if max(finished_steps(self.checkpoints.folder), default=0) < run.steps:
+            self.train_step.compile_ahead(run.state_shapes, run.batch_shapes)
         stored = self.restore_or_start()
         self.targets = run.targets(stored.get("targets"))  # old checkpoints have no targets
         self.evaluation = run.evaluation(stored["class_descriptions"], self.targets)
@@ -88,7 +92,7 @@ class Trainer:
         # evaluators that were due after the newest update and did not run because of a stop
         self.owed: list[str] = []
         self.saves = SaveSchedule(self.config.checkpoint, run.steps)
-        self.train_step, self.goodput = WatchedStep(run.train_step), Goodput()
+        self.goodput = Goodput()
         self.clock = Clock(stored["clock"]["wall_seconds"], stored["clock"]["cpu_seconds"])
         self.last_update, self.data_wait = LastUpdate(), DataWait(self.config.data, run.workers)
         names = [part.name for part in run.mixture.parts]
@@ -162,7 +166,7 @@ class Trainer:
 
     def update(self) -> dict[str, jax.Array]:
         """Starts the next update; returns its metrics, which the devices may still compute."""
-        start, compiled = time.monotonic(), self.train_step.compile_seconds
+        start, compiling = time.monotonic(), self.train_step.waited_seconds
         batch = self.next_batch()
         waited = self.last_update.idle(start, time.monotonic())
         for hook in self.hooks:
@@ -172,7 +176,7 @@ class Trainer:
         self.step += 1
         self.stop.updated = True
         update = Update(
-            self.step, batch, metrics, waited, self.train_step.compile_seconds - compiled
+            self.step, batch, metrics, waited, self.train_step.waited_seconds - compiling
         )
         for hook in self.hooks:
             hook.after(update)
@@ -356,7 +360,7 @@ class Trainer:
             "input_counts": self.counts.to_json(),
             "config": to_tree(self.config),
             "preprocessor": self.run.preprocessor.to_json(),
-            "class_descriptions": self.evaluation.descriptions,
+            "class_descriptions": dict(self.evaluation.descriptions),
             "targets": self.targets.to_json(),
         }
         self.checkpoints.save(self.step, self.state, metadata)

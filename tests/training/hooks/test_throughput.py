@@ -23,7 +23,7 @@ from vlp_jax.errors import ConfigError
 from vlp_jax.hardware.chips import CHIPS
 from vlp_jax.training.hooks import goodput, throughput
 from vlp_jax.training.hooks.clock import Clock, LastUpdate
-from vlp_jax.training.hooks.compilations import WatchedStep, difference
+from vlp_jax.training.hooks.compilations import COMPILED, WatchedStep, compile_events, difference
 from vlp_jax.training.hooks.throughput import UTILISATION, Throughput
 
 ROOT = pathlib.Path(__file__).parents[3]
@@ -272,6 +272,37 @@ def test_what_others_compile_is_not_counted():
     step(jnp.zeros(()), {"image": np.ones((2, 3), np.float32)})
     jax.jit(lambda x: x * 3.14159)(np.ones(17, np.float32))
     assert step.compilations == 1
+
+
+def test_a_step_compiled_ahead_is_compiled_once_and_counted(capsys):
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+
+    def shape(*sizes):
+        return jax.ShapeDtypeStruct(sizes, jnp.float32, sharding=place)
+
+    step = WatchedStep(jax.jit(update))
+    step.compile_ahead(shape(), {"image": shape(8, 3)})
+    arguments = jax.device_put((jnp.ones(()), {"image": jnp.ones((8, 3))}), place)
+    with compile_events() as here:
+        state, _ = step(*arguments)
+    assert not here[COMPILED] and float(state) == 25
+    assert step.compilations == 1 and step.compile_seconds > 0
+    for _ in range(2):
+        step(*arguments)
+    assert step.compilations == 1 and capsys.readouterr().out == ""
+    step(arguments[0], jax.device_put({"image": jnp.ones((6, 3))}, place))
+    assert step.compilations == 2
+    assert "batch/image was float32[8, 3], is float32[6, 3]" in capsys.readouterr().out
+
+
+def test_what_a_compilation_ahead_raises_is_raised_by_the_first_call():
+    def broken(state, batch):
+        raise ValueError("no such update")
+
+    step = WatchedStep(jax.jit(broken))
+    step.compile_ahead(jnp.zeros(()), {})
+    with pytest.raises(ValueError, match="no such update"):
+        step(jnp.zeros(()), {})
 
 
 def test_many_changes_are_said_in_short():

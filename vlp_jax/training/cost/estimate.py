@@ -10,9 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 
-from vlp_jax.data.batch_spec import PIXELS
 from vlp_jax.errors import ConfigError, MeshError
 from vlp_jax.hardware.chips import Chip
 from vlp_jax.hardware.collective_counts import collective_counts
@@ -20,7 +18,7 @@ from vlp_jax.hardware.topologies import Topology
 from vlp_jax.models.config import ModelConfig
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
-from vlp_jax.training.build import Update, build_update, check_batches, example_batch
+from vlp_jax.training.build import Update, batch_shapes, build_update, check_batches
 from vlp_jax.training.cost.flops import train_step_flops
 
 if TYPE_CHECKING:
@@ -176,16 +174,6 @@ def measured(
         floor_seconds=max(floor or 0.0 for floor in floors.values()),
         **floors,
     )
-
-
-def batch_shapes(config: "Experiment") -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the global batch as it comes from the host, with pixels as uint8."""
-    shapes = jax.eval_shape(lambda: example_batch(config, config.data.batch_size))
-    return shapes | {
-        name: jax.ShapeDtypeStruct(shapes[name].shape, jnp.uint8)
-        for name in PIXELS
-        if name in shapes
-    }
 
 
 def policies(model: ModelConfig) -> str:

@@ -1,6 +1,7 @@
 """Counts the compilations of the update, and names the shape that caused another one."""
 
 import contextlib
+import contextvars
 import threading
 import time
 from collections import Counter
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 
+from vlp_jax.interrupts import COMPILING_AHEAD
 from vlp_jax.reporting import detail, warn
 from vlp_jax.sharding.parameter_sharding import path_of
 from vlp_jax.training.hooks.hook import Hook
@@ -25,23 +27,50 @@ class WatchedStep(Hook):
     Attributes:
       compilations: number of programs made for it.
       from_cache: how many of them were read from the cache.
-      compile_seconds: time of the calls that compiled, tracing included.
+      compile_seconds: time of the compilations, tracing included.
+      waited_seconds: time for which calls waited for compilations.
     """
 
     def __init__(self, step: Callable):
         self.step = step
-        self.compilations, self.from_cache, self.compile_seconds = 0, 0, 0.0
+        self.compilations, self.from_cache = 0, 0
+        self.compile_seconds, self.waited_seconds = 0.0, 0.0
         self.shapes: dict[str, str] = {}
+        self.ahead: Ahead | None = None
+
+    def compile_ahead(self, state: Any, batch: Any) -> None:
+        """Starts to compile the step in a thread; the first call waits for its end.
+
+        Args:
+          state, batch: shapes of the arguments, those of the state with their shardings.
+        """
+        self.ahead = Ahead(self.step, state, batch)
+
+    def await_ahead(self) -> None:
+        """Waits until a compilation that was started ahead has ended, and counts it.
+
+        Raises: what the compilation raised.
+        """
+        if self.ahead is None:
+            return
+        ahead, self.ahead, start = self.ahead, None, time.monotonic()
+        ahead.join()
+        self.waited_seconds += time.monotonic() - start
+        if ahead.error is not None:
+            raise ahead.error
+        if ahead.events[COMPILED]:
+            self.count(ahead.events, ahead.seconds, ahead.shapes)
 
     def __call__(self, state: Any, batch: Any) -> Any:
         """Calls the step; reports a line if it was compiled before and is compiled again now."""
+        self.await_ahead()
         start = time.monotonic()
         with compile_events() as events:
             result = self.step(state, batch)
         if events[COMPILED]:
-            self.count(
-                events, time.monotonic() - start, shapes_of({"state": state, "batch": batch})
-            )
+            seconds = time.monotonic() - start
+            self.waited_seconds += seconds
+            self.count(events, seconds, shapes_of({"state": state, "batch": batch}))
         return result
 
     def row(self, lap: dict[str, float]) -> dict[str, float]:
@@ -68,6 +97,38 @@ class WatchedStep(Hook):
         self.from_cache += events[READ_FROM_CACHE]
         self.compile_seconds += seconds
         self.shapes = shapes
+
+
+class Ahead(threading.Thread):
+    """The compilation of a jitted step in a thread of its own, started at once.
+
+    JAX keeps the program, so that the first call with these shapes neither traces nor compiles. The
+    end of the process waits for it: XLA aborts where its memory goes away.
+
+    Attributes:
+      events, seconds: as counted in the thread.
+      error: what the compilation raised, or None.
+    """
+
+    def __init__(self, step: Any, state: Any, batch: Any):
+        super().__init__(name=COMPILING_AHEAD)
+        self.step, self.arguments = step, (state, batch)
+        self.shapes = shapes_of({"state": state, "batch": batch})
+        self.events: Counter = Counter()
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self.context = contextvars.copy_context()
+        self.start()
+
+    def run(self) -> None:
+        """Traces and compiles."""
+        start = time.monotonic()
+        with compile_events() as self.events:
+            try:
+                self.context.run(lambda: self.step.lower(*self.arguments).compile())
+            except Exception as error:
+                self.error = error
+        self.seconds = time.monotonic() - start
 
 
 @contextlib.contextmanager

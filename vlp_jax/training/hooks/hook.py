@@ -16,7 +16,7 @@ class Update:
       batch: the arrays of this process, on the host.
       metrics: its results on the devices.
       waited: seconds in which nothing ran for want of its data.
-      compile_seconds: seconds that the call spent on compiling it.
+      compile_seconds: seconds for which the call waited for its compilation.
     """
 
     step: int
