@@ -3,13 +3,14 @@
 Images and tokens are random.
 
 python benchmarks/accelerator_step.py --config=configs/clip_b16.py [--steps=20] \
-    [--config.data.batch_size=512 ...]
+    [--profile=DIR] [--config.data.batch_size=512 ...]
 python benchmarks/accelerator_step.py --open-clip=ViT-B-16 [--batch=512] [--compiled] [--steps=20]
 
 The second form uses OpenCLIP's model, loss and optimizer groups with bfloat16 autocast (its
 `--precision amp_bf16`) and fused AdamW, on one GPU. Both time whole blocks of steps and wait for
 the last update. Prints one line of JSON, in which `memory_gigabytes` is the peak memory in use, and
-`estimated_gigabytes` the compiler's estimate of it.
+`estimated_gigabytes` the compiler's estimate of it. `--profile` records three steps more for the
+profiler, and `--compile-only` ends after compilation, to fill the compilation cache.
 """
 
 import argparse
@@ -45,7 +46,7 @@ def our_step(given, arguments):
         for name, shape in batch_shapes(config).items()
     }
     batch = jax.tree.map(lambda x: jax.device_put(x, batch_sharding(layout.mesh)), batch)
-    state = jax.jit(
+    initial = jax.jit(
         lambda: create_state(
             update.module,
             example_batch(config),
@@ -54,11 +55,15 @@ def our_step(given, arguments):
             config.ema is not None,
         ),
         out_shardings=update.shardings,
-    )()
+    ).lower()
     start = time.perf_counter()
-    step = update.train_step.lower(state, batch).compile()
+    step = update.train_step.lower(update.state_shapes, batch).compile()
     compile_seconds = time.perf_counter() - start
-    memory = step.memory_analysis()
+    memory, initial = step.memory_analysis(), initial.compile()
+    estimate = (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9
+    if given.compile_only:
+        return {"compile_seconds": compile_seconds, "estimated_gigabytes": estimate}
+    state = initial()
 
     def advance(steps):
         nonlocal state
@@ -67,6 +72,9 @@ def our_step(given, arguments):
         return float(jax.block_until_ready((state, metrics))[1]["loss"])
 
     seconds, loss = timed(advance, given.steps)
+    if given.profile:
+        with jax.profiler.trace(given.profile):
+            advance(3)
     device = layout.mesh.local_devices[0]
     chip, used = chip_of(device.device_kind), device.memory_stats() or {}
     flops = train_step_flops(config)
@@ -81,7 +89,7 @@ def our_step(given, arguments):
         if chip
         else None,
         "memory_gigabytes": used["peak_bytes_in_use"] / 1e9 if used else None,
-        "estimated_gigabytes": (memory.argument_size_in_bytes + memory.temp_size_in_bytes) / 1e9,
+        "estimated_gigabytes": estimate,
     }
 
 
@@ -182,6 +190,8 @@ def main():
         help="OpenCLIP's model with activation checkpointing",
     )
     parser.add_argument("--steps", type=int, default=20, help="of a block")
+    parser.add_argument("--profile", help="folder for a profile of three more steps of ours")
+    parser.add_argument("--compile-only", action="store_true", help="compile ours, time nothing")
     given, rest = parser.parse_known_args()
     print(
         json.dumps(open_clip_step(given) if given.open_clip else our_step(given, rest)), flush=True

@@ -15,6 +15,7 @@ other.
 
 import dataclasses
 import importlib
+import importlib.util
 import json
 import pathlib
 import types
@@ -175,6 +176,10 @@ def write_reference(name: str, variant: int, folder: pathlib.Path) -> None:
     """Writes a tiny model of theirs with its inputs and outputs."""
     reference = family(name)
     folder.mkdir(parents=True, exist_ok=True)
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.manual_seed(variant)  # of the library's own initialisation
     model = reference.build(variant)
     inputs = reference.inputs(variant, np.random.default_rng(variant))
     reference.save(model, folder)

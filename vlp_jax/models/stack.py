@@ -49,8 +49,8 @@ class StackConfig(Part):
     # rate of the last layer, growing linearly from 0
     stochastic_depth: float = between(0.0, 0.0, 1.0)
     scan: bool = False  # a loop of one compiled layer over stacked parameters
-    # save_names: keep `saved`
-    rematerialisation: Literal["none", "full", "save_matmuls", "save_names"] = "none"
+    # save_names: keep `saved`; auto: the first of none, save_matmuls and full that fits the device
+    rematerialisation: Literal["none", "full", "save_matmuls", "save_names", "auto"] = "none"
     saved: tuple[
         Literal[
             "query", "key", "value", "attended", "attention_residual", "hidden", "mlp_residual"

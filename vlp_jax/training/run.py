@@ -14,6 +14,7 @@ from vlp_jax.training.build import Run, build_run
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps
 from vlp_jax.training.checkpoints.lock import locked
 from vlp_jax.training.checkpoints.workdir import check_workdir, claim_workdir
+from vlp_jax.training.cost.auto_rematerialisation import resolve
 from vlp_jax.training.cost.memory import out_of_memory
 from vlp_jax.training.hooks.watchdog import Watchdog
 from vlp_jax.training.initialize_from import find_origins
@@ -39,7 +40,7 @@ def train(config: "Experiment", workdir: str, accept_changes: bool = False) -> O
         then.
     """
     changes = check_workdir(workdir, config, accept_changes)
-    run = build_run(config)
+    run = build_run(resolve(config))
     check_all_agree("config or data set", [to_tree(config), run.input_fingerprint()])
     if not broadcast_from_primary("--workdir", lambda: finished_steps(checkpoint_folder(workdir))):
         find_origins(run, workdir)  # errors are raised before any file is written

@@ -275,13 +275,14 @@ def rematerialised(
     """`TransformerLayer` with activations recomputed in the backward pass.
 
     Args:
-      policy: `none` recomputes nothing; `save_matmuls` everything except products with parameters;
-        `full` everything; `save_names` everything except the activations named in `saved`.
+      policy: `none` (and `auto`, which training replaces) recomputes nothing; `save_matmuls`
+        everything except products with parameters; `full` everything; `save_names` everything
+        except the activations named in `saved`.
       saved: any of MATMULS, `attended`, `mlp_residual`.
       options: of the layer.
       prevent_cse: as in `flax.linen.remat`.
     """
-    if policy == "none":
+    if policy in ("none", "auto"):
         return TransformerLayer
     matmuls = (*MATMULS, "mlp_residual") if options.keeps_branches else MATMULS
     names = {"full": (), "save_matmuls": matmuls, "save_names": saved}[policy]

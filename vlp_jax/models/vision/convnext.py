@@ -36,8 +36,8 @@ class ConvNextConfig(ImageTowerConfig):
     norm_epsilon: float = between(1e-6, 0.0, 1.0)  # of the norm behind pooling; others have 1e-6
     # rate of the last block, growing linearly from 0
     stochastic_depth: float = between(0.0, 0.0, 1.0)
-    # full: the backward pass computes each block again
-    rematerialisation: Literal["none", "full"] = "none"
+    # full: the backward pass computes each block again; auto: where that is needed to fit
+    rematerialisation: Literal["none", "full", "auto"] = "none"
 
     def build(self, precision: Precision) -> "ConvNext":
         """The ConvNeXt of these settings."""

@@ -110,8 +110,8 @@ class ConvolutionConfig(ImageTowerConfig):
     policies: ClassVar[tuple[str, ...]] = ("none", "full")
 
     groups: int = between(32, 1)  # of norm="group"
-    # full: the backward pass computes each block again
-    rematerialisation: Literal["none", "full"] = "none"
+    # full: the backward pass computes each block again; auto: where that is needed to fit
+    rematerialisation: Literal["none", "full", "auto"] = "none"
     # from pooled width to `model.embedding_dim`
     projection: Literal["none", "linear", "linear_with_bias"] = "linear"
 

@@ -19,13 +19,15 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, batch_shapes, build_update, check_batches
+from vlp_jax.training.cost.auto_rematerialisation import (
+    ANY_NUMBER_OF_STEPS,
+    candidates,
+    program_bytes,
+)
 from vlp_jax.training.cost.flops import train_step_flops
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
-
-# the length of a run changes only constants of the schedule in its program
-ANY_NUMBER_OF_STEPS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,9 +103,20 @@ def plan(config: "Experiment", topology: Topology) -> tuple[jax.sharding.Mesh, U
 def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
     """The cost estimate of the update of `config`, compiled for `topology`.
 
+    With `rematerialisation="auto"` it is that of the first policy that fits, else of the last.
+
     Raises:
       ConfigError, MeshError: the update cannot be compiled at all.
     """
+    for candidate in candidates(config):
+        cost = estimate_as_given(candidate, topology)
+        if cost.fits:
+            break
+    return cost
+
+
+def estimate_as_given(config: "Experiment", topology: Topology) -> CostEstimate:
+    """`estimate_cost` with the policies of rematerialisation that the config names."""
     mesh, update = plan(config, topology)
     known = dict(
         topology=topology.spec,
@@ -150,7 +163,7 @@ def measured(
     """The fields of a cost estimate that come from the compiled program."""
     memory = compiled.memory_analysis()
     new_output = memory.output_size_in_bytes - memory.alias_size_in_bytes
-    total = memory.argument_size_in_bytes + memory.temp_size_in_bytes + new_output
+    total = program_bytes(memory)
     collectives = collective_counts(compiled.as_text(), islands)
     sent, beyond = (
         sum(found[key] for found in collectives.values()) for key in ("sent_bytes", "network_bytes")
