@@ -1,6 +1,6 @@
 """Peak host memory and time of converting a large public checkpoint.
 
-python benchmarks/convert_memory.py DIR [--layers=32]
+python benchmarks/convert_memory.py DIR [--layers=32] [--text-layers=24]
   writes a random CLIPModel of OpenCLIP's ViT-H sizes (986 million parameters) as shards of a
   Hugging Face folder, converts it to a workdir and back, each in a process of its own, and prints
   peak resident memory and seconds next to the bytes of the parameters.
@@ -25,12 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--layers", type=int, default=32, help="of the image tower")
+    parser.add_argument("--text-layers", type=int, default=24, help="of the text tower")
     parser.add_argument("--phase", nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.phase:
         return convert(*given.phase)
     original = given.folder / "original"
-    size = write(original, given.layers)
+    size = write(original, given.layers, given.text_layers)
     print(f"parameters: {size / 2**30:.2f} GiB as float32")
     steps = [
         (f"huggingface:{original}", str(given.folder / "workdir")),
@@ -52,7 +53,7 @@ def convert(origin: str, target: str) -> None:
     print(f"{origin} -> {target}: peak {peak / 2**30:.2f} GiB, {time.monotonic() - start:.0f} s")
 
 
-def write(folder: pathlib.Path, layers: int) -> int:
+def write(folder: pathlib.Path, layers: int, text_layers: int) -> int:
     """Writes a random checkpoint in shards; returns the bytes of its parameters."""
     from transformers import CLIPConfig
 
@@ -62,7 +63,7 @@ def write(folder: pathlib.Path, layers: int) -> int:
     folder.mkdir(parents=True)
     config = CLIPConfig(
         vision_config={**VISION, "num_hidden_layers": layers, "hidden_act": "gelu"},
-        text_config={**TEXT, "num_hidden_layers": 24},
+        text_config={**TEXT, "num_hidden_layers": text_layers},
         projection_dim=1024,
     ).to_dict()
     (folder / "config.json").write_text(json.dumps({**config, "model_type": "clip"}, default=str))
@@ -92,7 +93,7 @@ def parameter_shapes(family, config):
 
 def rules_of(family, shapes):
     """The rules for these parameters."""
-    from vlp_jax.weights.rules import matching
+    from vlp_jax.weights.matching import matching
 
     return matching(family.rules, shapes)[0]
 

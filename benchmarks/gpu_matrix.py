@@ -6,10 +6,10 @@ python benchmarks/gpu_matrix.py --dry-run      the same on a CPU, with a tiny mo
 The matrix: layers scanned or not x rematerialisation x batch x attention x XLA's flags. The cells
 of one stage are compiled at the same time, each in a process of its own, into one compilation
 cache; then each is timed alone by `benchmarks/accelerator_step.py`. A later stage varies the
-fastest cell of those before. OpenCLIP (`--open-clip-python`, an interpreter that has it and torch) is timed
-eager and with torch.compile after the first stage. Cells for which no time is left are listed as
-such. The fastest cell is timed once more with a profile, whose device time is divided into matrix
-products, attention, copies, the rest (elementwise and reductions), and idle.
+fastest cell of those before. OpenCLIP (`--open-clip-python`, an interpreter that has it and torch)
+is timed eager and with torch.compile after the first stage. Cells for which no time is left are
+listed as such. The fastest cell is timed once more with a profile, whose device time is divided
+into matrix products, attention, copies, the rest (elementwise and reductions), and idle.
 
 Writes JSON; prints the table, and with `--write` puts it into docs/results.md.
 """
@@ -33,11 +33,7 @@ SCANNED, UNROLLED = (
     tuple(f"--config.model.{tower}.scan={value}" for tower in ("image", "text"))
     for value in ("true", "false")
 )
-DRY = {
-    "config": "configs/clip_b32.py:smoke",
-    "settings": (),
-    "batches": (8, 16),
-}
+DRY = {"config": "configs/clip_b32.py:smoke", "settings": (), "batches": (8, 16)}
 FULL = {"config": "configs/clip_b16.py", "settings": (), "batches": (512, 1024, 2048)}
 # of XLA, each added to the fastest cell alone
 FLAGS = {

@@ -1,5 +1,6 @@
 """The benchmarks that need no other framework run, small: their figures mean nothing here."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -21,13 +22,17 @@ def photographs(tmp_path_factory):
     return folder
 
 
-def last_line(script, *arguments):
+def run(script, *arguments):
     command = [sys.executable, f"{ROOT}/benchmarks/{script}.py", *map(str, arguments)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    return done
+
+
+def last_line(script, *arguments):
+    return json.loads(run(script, *arguments).stdout.splitlines()[-1])
 
 
 @pytest.mark.slow
@@ -71,6 +76,52 @@ def test_accelerator_step():
         "--steps=1",
     )
     assert found["batch"] == 8 and found["loss"] > 0
+
+
+@pytest.mark.slow
+def test_start_up():
+    found = last_line("start_up", "--rounds=1", "--config.steps=2")
+    assert found.keys() == {"this version, cold", "this version, warm"}
+    for phases in found.values():
+        named = [phases[name] for name in ("imports", "config", "model", "parameters", "update")]
+        assert all(seconds > 0 for seconds in named) and sum(named) < phases["total"]
+
+
+@pytest.mark.slow
+def test_convert_memory(tmp_path):
+    done = run("convert_memory", tmp_path, "--layers=1", "--text-layers=1")
+    sizes, inwards, outwards = done.stdout.splitlines()
+    assert sizes.endswith("GiB as float32")
+    assert "peak" in inwards and "huggingface:" in outwards.partition(" -> ")[2]
+
+
+@pytest.mark.slow
+def test_gpu_matrix(tmp_path):
+    output = tmp_path / "matrix.json"
+    done = run("gpu_matrix", "--dry-run", "--steps=1", "--seconds=3000", f"--output={output}")
+    found = json.loads(output.read_text())
+    assert [row["name"] for row in found["rows"]] == [
+        "unrolled, none",
+        "unrolled, save_matmuls",
+        f"{found['rows'][2]['name'].rpartition(',')[0]}, batch 16",
+    ]
+    assert all(row["samples_per_second"] > 0 for row in found["rows"])
+    parts = found["breakdown"]
+    assert parts["matmul"] > 0 and "| unrolled, none | 8 |" in done.stdout
+
+
+def test_kinds_of_kernels_and_idle_time_of_a_profile(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    gpu_matrix = importlib.import_module("gpu_matrix")
+    events = [
+        ("sm90_xmma_gemm_bf16", 0, 40),
+        ("cudnn_generated_fort_native_sdpa_fprop", 40, 20),
+        ("loop_transpose_fusion", 70, 10),  # after 10 idle
+        ("input_reduce_fusion", 75, 25),  # at the same time as the last, in part
+    ]
+    assert gpu_matrix.breakdown(events[::-1]) == pytest.approx(
+        {"matmul": 0.4, "attention": 0.2, "copies": 0.1, "rest": 0.25, "idle": 0.1}
+    )
 
 
 @pytest.mark.slow
