@@ -242,14 +242,14 @@ def clip_benchmark_retrieval(folder):
     return f"clip_benchmark:{folder}?split=test"
 
 
-LABEL_VECTORS = [[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 0, 0]]
+LABEL_VECTORS = [[1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0]]
 
 
-def clip_benchmark_multilabel(folder):
+def clip_benchmark_multilabel(folder, vectors=LABEL_VECTORS):
     """A set whose images have several classes each, as clip_benchmark_export_wds --multilabel
     writes it."""
     members = []
-    for number, vector in enumerate(LABEL_VECTORS):
+    for number, vector in enumerate(vectors):
         file = io.BytesIO()
         np.save(file, np.array(vector, np.float32))
         members.append((f"s{number:07}.npy", file.getvalue()))

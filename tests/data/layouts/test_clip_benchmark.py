@@ -45,8 +45,9 @@ def test_a_line_of_a_retrieval_set_is_a_caption(tmp_path):
 
 
 def test_vectors_of_labels_are_lists_of_classes(tmp_path):
-    source = open_source(clip_benchmark_multilabel(tmp_path))
-    for sample, vector in zip(source, LABEL_VECTORS, strict=True):
+    vectors = [*LABEL_VECTORS, [0, 0, 0]]
+    source = open_source(clip_benchmark_multilabel(tmp_path, vectors))
+    for sample, vector in zip(source, vectors, strict=True):
         held = np.flatnonzero(vector).tolist()
         assert sample.metadata == {"cls": held, "class": [CLASSES[number] for number in held]}
         assert sample.captions == tuple(sample.metadata["class"])
