@@ -199,13 +199,22 @@ class PretrainingModule(nn.Module):
     def match(self, batch: dict[str, jax.Array]) -> jax.Array:
         """Matching logits float32 [B, 2] of a batch, (no match, match), by the first matching
         objective."""
+        encodings = self.encode(batch, {"image", "text"}, train=False)
+        return self.match_encodings(encodings["image"], encodings["text"])
+
+    def encoding(self, batch: dict[str, jax.Array]) -> Encoding:
+        """The Encoding of the images of a batch that has some, else of its texts."""
+        name = "image" if "image" in batch else "text"
+        return self.encode(batch, {name}, train=False)[name]
+
+    def match_encodings(self, image: Encoding, text: Encoding) -> jax.Array:
+        """`match` of pairs whose Encodings are known."""
         name = next(
             name
             for name, objective in self.objectives_config.items()
             if "matching" in objective.tasks
         )
-        encodings = self.encode(batch, {"image", "text"}, train=False)
-        return self.objectives[name].logits(self.model, encodings["image"], encodings["text"])
+        return self.objectives[name].logits(self.model, image, text)
 
     def predict(
         self, name: str, batch: dict[str, jax.Array], candidates: np.ndarray | None = None
