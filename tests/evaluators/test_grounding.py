@@ -17,12 +17,8 @@ from vlp_jax.data.samples import Sample
 from vlp_jax.data.sources.registry import open_source
 from vlp_jax.errors import DataError
 from vlp_jax.evaluators.evaluation_set import EvaluationSet
-from vlp_jax.evaluators.grounding import (
-    DETECTION_METRICS,
-    GROUNDING_METRICS,
-    GroundingTaskConfig,
-    located,
-)
+from vlp_jax.evaluators.grounding import DETECTION_METRICS, GROUNDING_METRICS, GroundingTaskConfig
+from vlp_jax.evaluators.map_boxes import located
 
 SIDE = 24  # of the model's square
 

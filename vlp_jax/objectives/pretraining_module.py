@@ -202,18 +202,10 @@ class PretrainingModule(nn.Module):
         encodings = self.encode(batch, {"image", "text"}, train=False)
         return self.match_encodings(encodings["image"], encodings["text"])
 
-    def encoding(self, batch: dict[str, jax.Array]) -> Encoding:
-        """The Encoding of the images of a batch that has some, else of its texts."""
-        name = "image" if "image" in batch else "text"
-        return self.encode(batch, {name}, train=False)[name]
-
     def match_encodings(self, image: Encoding, text: Encoding) -> jax.Array:
         """`match` of pairs whose Encodings are known."""
-        name = next(
-            name
-            for name, objective in self.objectives_config.items()
-            if "matching" in objective.tasks
-        )
+        configs = self.objectives_config
+        name = next(name for name in configs if "matching" in configs[name].tasks)
         return self.objectives[name].logits(self.model, image, text)
 
     def predict(

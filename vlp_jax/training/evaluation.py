@@ -49,7 +49,8 @@ def build_pair_encoder(
     """The towers and the matching head apart, over the layout's mesh."""
 
     def encode(variables, batch):
-        return module.apply(variables, batch, method="encoding")
+        name = "image" if "image" in batch else "text"
+        return module.apply(variables, batch, {name}, False, method="encode")[name]
 
     def match(variables, image, text):
         return module.apply(variables, image, text, method="match_encodings")
