@@ -50,7 +50,7 @@ def build_pair_encoder(
 
     def encode(variables, batch):
         name = "image" if "image" in batch else "text"
-        return module.apply(variables, batch, {name}, False, method="encode")[name]
+        return module.apply(variables, method=lambda own: own.encode(batch, {name}, False)[name])
 
     def match(variables, image, text):
         return module.apply(variables, image, text, method="match_encodings")
