@@ -136,7 +136,7 @@ def test_precision_recall_and_f1_of_one_class_are_those_of_counts():
     ClassificationTaskConfig(positive="no").check(held)
     with pytest.raises(ConfigError, match=r"a\.positive: 'maybe' is no class of the target 'x'"):
         ClassificationTaskConfig(positive="maybe").check(held, "a.")
-    with pytest.raises(ConfigError, match="with one class a sample"):
+    with pytest.raises(ConfigError, match="a target with one class a sample, and 'x' has several"):
         ClassificationTaskConfig(positive="no").check(context(one=head_of("scores")))
 
 

@@ -179,12 +179,16 @@ def positive_class(head: SupervisedHead, name: str, setting: str) -> int:
       ConfigError: there is no such class, or a sample can have several.
     """
     names = head.targets.classes.get(head.target, ())
-    if name in names and head.targets.specs[head.target].one_class:
-        return names.index(name)
-    raise ConfigError(
-        f"{setting}: {name!r} is no class of the target {head.target!r} with one class a sample "
-        f"(there are: {', '.join(map(str, names[:20])) or 'none'})"
-    )
+    if not head.targets.specs[head.target].one_class:
+        raise ConfigError(
+            f"{setting}: needs a target with one class a sample, and {head.target!r} has several"
+        )
+    if name not in names:
+        raise ConfigError(
+            f"{setting}: {name!r} is no class of the target {head.target!r} (there are: "
+            f"{', '.join(map(str, names[:20])) or 'none'})"
+        )
+    return names.index(name)
 
 
 def of_classes(
