@@ -13,8 +13,8 @@ CONFIGS = pathlib.Path(__file__).parents[2] / "configs"
 PROBES = {"linear_probe", "knn", "few_shot"}
 EMBEDDINGS = {"retrieval", "zero_shot", "composition", "embedding_geometry", *PROBES}
 POSSIBLE = {
-    "clip_emoji": {*EMBEDDINGS, "segmentation"},
-    "albef": {*EMBEDDINGS, "matching", "rerank", "segmentation"},
+    "clip_emoji": {*EMBEDDINGS, "segmentation", "grounding"},
+    "albef": {*EMBEDDINGS, "matching", "rerank", "segmentation", "grounding"},
     "vilt": {"matching"},
     "coca_b16": {*EMBEDDINGS, "captions", "perplexity"},
     "vit_gpt2": {"captions", "perplexity"},

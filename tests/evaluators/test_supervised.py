@@ -18,6 +18,7 @@ from vlp_jax.evaluators.classification import (
     CLASS_METRICS,
     CLASSIFICATION_METRICS,
     LABEL_METRICS,
+    POSITIVE_METRICS,
     ClassificationTaskConfig,
     classification,
 )
@@ -120,6 +121,23 @@ def test_every_question_is_asked_once_about_its_own_picture_and_counts_by_its_ty
     assert results["classification_majority_by_type"] == pytest.approx((1 + 3 + 1) / 7)
     found = classification(answering(answers), data, head_of())
     assert {*found} == {*CLASSIFICATION_METRICS, *CLASS_METRICS}
+
+
+def test_precision_recall_and_f1_of_one_class_are_those_of_counts():
+    answers = ["red", "yes", "yes", "yes", "yes", "two", "no"]
+    results = classification(answering(answers), questions(), head_of(), positive="yes")
+    assert {*results} == {*CLASSIFICATION_METRICS, *CLASS_METRICS, *POSITIVE_METRICS}
+    # green is none of the answers, so that one of the four yes does not count
+    true, predicted, right = 3, 3, 2
+    assert [results[name] for name in POSITIVE_METRICS] == pytest.approx(
+        [right / predicted, right / true, 2 * right / (true + predicted)]
+    )
+    held = context(one=head_of())
+    ClassificationTaskConfig(positive="no").check(held)
+    with pytest.raises(ConfigError, match=r"a\.positive: 'maybe' is no class of the target 'x'"):
+        ClassificationTaskConfig(positive="maybe").check(held, "a.")
+    with pytest.raises(ConfigError, match="a target with one class a sample, and 'x' has several"):
+        ClassificationTaskConfig(positive="no").check(context(one=head_of("scores")))
 
 
 def test_ties_count_against_the_model_and_scores_that_are_not_finite_are_an_error():

@@ -242,6 +242,26 @@ def clip_benchmark_retrieval(folder):
     return f"clip_benchmark:{folder}?split=test"
 
 
+LABEL_VECTORS = [[1, 0, 1], [0, 1, 0], [0, 1, 1], [1, 0, 0]]
+
+
+def clip_benchmark_multilabel(folder, vectors=LABEL_VECTORS):
+    """A set whose images have several classes each, as clip_benchmark_export_wds --multilabel
+    writes it."""
+    members = []
+    for number, vector in enumerate(vectors):
+        file = io.BytesIO()
+        np.save(file, np.array(vector, np.float32))
+        members.append((f"s{number:07}.npy", file.getvalue()))
+        members.append((f"s{number:07}.webp", picture(number, image_format="WEBP")))
+    put_tar(folder / "test/0.tar", members)
+    (folder / "test/nshards.txt").write_text("1\n")
+    (folder / "dataset_type.txt").write_text("multilabel\n")
+    (folder / "classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    (folder / "zeroshot_classification_templates.txt").write_text("a photo of a {c}.\n")
+    return f"clip_benchmark:{folder}"
+
+
 def put_lines(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
@@ -555,6 +575,7 @@ WRITERS = {
     "visual_genome, relationships": genome_relationships,
     "clip_benchmark": clip_benchmark,
     "clip_benchmark, retrieval": clip_benchmark_retrieval,
+    "clip_benchmark, multilabel": clip_benchmark_multilabel,
     "karpathy": karpathy,
     "coco_captions": coco_captions,
     "flickr_token": flickr_token,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 
+from vlp_jax.errors import ConfigError
 from vlp_jax.evaluators.supervised import (
     Predict,
     SupervisedHead,
@@ -49,6 +50,8 @@ CLASS_METRICS = tuple(
         "calibration_error",
     )
 )
+# Of the class `positive`, of a target with one class a sample.
+POSITIVE_METRICS = tuple(f"classification_{name}" for name in ("precision", "recall", "f1"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,34 +62,49 @@ class ClassificationTaskConfig(SupervisedTaskConfig):
 
     # metadata field, with dots as in targets; accuracy is also reported for each of its values
     by: str | None = None
+    # the class whose precision, recall and F1 are also reported, such as "True" of NLVR2
+    positive: str | None = None
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
         """The names in `CLASSIFICATION_METRICS`, and in `LABEL_METRICS` where a sample can have
-        several classes, or in `CLASS_METRICS` where it has one."""
+        several classes, or in `CLASS_METRICS` where it has one, with `positive` also in
+        `POSITIVE_METRICS`."""
         objective = self.head_of(experiment.objectives)
         target = None if objective is None else experiment.data.targets.get(objective.target)
         if target is None:
             return CLASSIFICATION_METRICS
-        further = LABEL_METRICS if target.several_labels else ()
-        return CLASSIFICATION_METRICS + (CLASS_METRICS if target.one_class else further)
+        if target.one_class:
+            further = CLASS_METRICS + (() if self.positive is None else POSITIVE_METRICS)
+        else:
+            further = LABEL_METRICS if target.several_labels else ()
+        return CLASSIFICATION_METRICS + further
 
     def check(self, context: "TaskContext", where: str = "") -> None:
-        """Checks the targets and graphs, and the field by which accuracies are split.
+        """Checks the targets and graphs, the class `positive`, and the field by which accuracies
+        are split.
 
-        Raises: DataError where one of them is missing.
+        Raises:
+          DataError: one of them is missing.
+          ConfigError: the target has no class `positive`.
         """
         super().check(context, where)
+        if self.positive is not None:
+            positive_class(self.head_of(context.heads), self.positive, f"{where}positive")
         if self.by is not None:
             context.data.by_sample.labels(self.by, f"{where}by")
 
     def run(self, context: "TaskContext") -> Mapping[str, float]:
         """Accuracies of the head's predictions, also for each value of the field `by`."""
         head, data = self.head_of(context.heads), context.data.by_sample
-        return classification(context.ask(head.predictor, data), data, head, self.by)
+        return classification(context.ask(head.predictor, data), data, head, self.by, self.positive)
 
 
 def classification(
-    predict: Predict, data: "EvaluationSet", head: SupervisedHead, by: str | None = None
+    predict: Predict,
+    data: "EvaluationSet",
+    head: SupervisedHead,
+    by: str | None = None,
+    positive: str | None = None,
 ) -> dict[str, float]:
     """Classification metrics of a head on a set.
 
@@ -97,6 +115,7 @@ def classification(
       data: the set.
       head: the head.
       by: a metadata field, for each of whose values the metrics of its samples are returned too.
+      positive: a class, whose precision, recall and F1 are returned too.
     Returns:
       classification_samples: number of samples.
       classification_known: fraction of samples whose class is one of the target's; all others count
@@ -109,6 +128,8 @@ def classification(
         probability above one half, counts as yes) and `mean_average_precision`.
       classification_top_5 and the others of `CLASS_METRICS`: for a target with one class a sample,
         by `of_classes`.
+      classification_precision, classification_recall, classification_f1: with `positive`, of this
+        class, among the samples whose class is one of the target's.
       classification_accuracy/VALUE, classification_majority/VALUE, classification_samples/VALUE:
         with `by`, of the samples with this value.
       classification_majority_by_FIELD: with `by`, the accuracy of always answering the best class
@@ -134,7 +155,8 @@ def classification(
             strict=True,
         )
     elif spec.one_class:
-        results |= of_classes(scores, truth)
+        chosen = None if positive is None else positive_class(head, positive, "positive")
+        results |= of_classes(scores, truth, chosen)
     if by is None:
         return results
     groups, best = data.labels(by, "by"), 0.0
@@ -150,12 +172,34 @@ def classification(
     return results | {f"classification_majority_by_{by}": float(best)}
 
 
-def of_classes(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+def positive_class(head: SupervisedHead, name: str, setting: str) -> int:
+    """The index of a class of a head's target, which has one class a sample.
+
+    Raises:
+      ConfigError: there is no such class, or a sample can have several.
+    """
+    names = head.targets.classes.get(head.target, ())
+    if not head.targets.specs[head.target].one_class:
+        raise ConfigError(
+            f"{setting}: needs a target with one class a sample, and {head.target!r} has several"
+        )
+    if name not in names:
+        raise ConfigError(
+            f"{setting}: {name!r} is no class of the target {head.target!r} (there are: "
+            f"{', '.join(map(str, names[:20])) or 'none'})"
+        )
+    return names.index(name)
+
+
+def of_classes(
+    scores: np.ndarray, truth: np.ndarray, positive: int | None = None
+) -> dict[str, float]:
     """The metrics `CLASS_METRICS` of the samples whose class is one of the target's.
 
     Args:
       scores: [N, C], logits.
       truth: [N, C], 1 for the class of a sample.
+      positive: the class of the metrics `POSITIVE_METRICS`; None: without them.
     Returns: nothing where no sample has a class of the target's.
     """
     known = truth.any(axis=1)
@@ -175,7 +219,11 @@ def of_classes(scores: np.ndarray, truth: np.ndarray) -> dict[str, float]:
         mean_roc_auc(scores, labels[:, None] == np.arange(scores.shape[1])),
         expected_calibration_error(confidence(scores), predicted == labels),
     )
-    return dict(zip(CLASS_METRICS, values, strict=True))
+    results = dict(zip(CLASS_METRICS, values, strict=True))
+    if positive is not None:
+        own = (each.precision[positive], each.recall[positive], each.f1[positive])
+        results |= zip(POSITIVE_METRICS, map(float, own), strict=True)
+    return results
 
 
 def confidence(scores: np.ndarray, rows: int = 128) -> np.ndarray:

@@ -99,6 +99,14 @@ class EvaluationSet:
             threads,
         )
 
+    def pictures(
+        self, preprocessor: Preprocessor, threads: int, numbers: Sequence[int]
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The image arrays (see `Preprocessor.picture_of`) of the images `numbers`, in order."""
+        return loaded(
+            lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]), numbers, threads
+        )
+
     def pairs(
         self, preprocessor: Preprocessor, threads: int, pairs: Sequence[tuple[int, str]]
     ) -> Iterator[dict[str, Any]]:
@@ -111,11 +119,7 @@ class EvaluationSet:
         """
         parses = self.parses(preprocessor.dependencies)
         runs = [(i, [*run]) for i, run in itertools.groupby(pairs, key=lambda pair: pair[0])]
-        rows = loaded(
-            lambda i: preprocessor.picture_of(self._sample(i), self.keys[i]),
-            [number for number, _ in runs],
-            threads,
-        )
+        rows = self.pictures(preprocessor, threads, [number for number, _ in runs])
         for (_, run), row in zip(runs, rows, strict=True):
             for _, caption in run:
                 yield {**row, "text": caption, **({"parse": parses[caption]} if parses else {})}

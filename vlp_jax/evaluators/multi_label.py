@@ -8,7 +8,7 @@ import numpy as np
 from vlp_jax.data.samples import NamesClasses
 from vlp_jax.data.target_kinds import ClassTargetConfig
 from vlp_jax.errors import DataError
-from vlp_jax.evaluators.prompts import Classes, names_in, prompts_of
+from vlp_jax.evaluators.prompts import Classes, names_in, own_class_field, prompts_of
 from vlp_jax.metrics.classification import average_precision
 from vlp_jax.metrics.ranking import similarities
 
@@ -33,7 +33,7 @@ def several_classes(
     Raises:
       DataError: no image has a class, or one has a class that is not among those listed.
     """
-    field = task.class_field
+    field = task.class_field or own_class_field(data.metadata[0])
     if field is None:
         raise DataError(
             f"{data.source.spec}: zero_shot with multi_label reads a list of classes: name its "

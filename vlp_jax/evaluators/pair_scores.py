@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vlp_jax.evaluators.pair_encoder import PairScores
+
 if TYPE_CHECKING:
     from vlp_jax.evaluators.context import TaskContext
     from vlp_jax.evaluators.evaluation_set import EvaluationSet
@@ -15,7 +17,12 @@ PairScorer = Callable[[Sequence[tuple[int, str]]], np.ndarray]
 
 def matching_scorer(context: "TaskContext", data: "EvaluationSet") -> PairScorer:
     """The logit of "match" of the matching head, as in ALBEF's Retrieval.py."""
-    match = context.ask(context.predictor, data)
+    encoder = context.predictor.pair_encoder
+    match = (
+        context.ask(context.predictor, data)
+        if encoder is None
+        else PairScores(context, data, encoder)
+    )
     return lambda pairs: finite(match(pairs)[:, 1].astype(np.float64))
 
 

@@ -1,7 +1,7 @@
 """Embedding of complete sets, every item exactly once, for any batch size and any devices."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -13,6 +13,9 @@ from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.distributed.exchange import wait_on_cpu
 from vlp_jax.evaluators.shares import Share, padded_size
 from vlp_jax.sharding.mesh import batch_sharding, replicated
+
+if TYPE_CHECKING:
+    from vlp_jax.evaluators.pair_encoder import PairEncoder
 
 
 class Predictor:
@@ -26,6 +29,7 @@ class Predictor:
       match: `match(variables, batch) -> [B, 2]`, scores of pairs; None where no evaluator needs
         them.
       outputs: further outputs of the image tower by name, `output(variables, image) -> [B, ...]`.
+      pair_encoder: the towers and the matching head apart; None: `match` runs them together.
     """
 
     def __init__(
@@ -35,7 +39,9 @@ class Predictor:
         mesh: Mesh | AbstractMesh,
         match: Callable | None = None,
         outputs: Mapping[str, Callable] | None = None,
+        pair_encoder: "PairEncoder | None" = None,
     ):
+        self.pair_encoder = pair_encoder
         self.embed, self.preprocessor, self.mesh = embed, preprocessor, mesh
         images = preprocessor.images
 

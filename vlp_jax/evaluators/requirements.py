@@ -34,3 +34,16 @@ def kinds_with_head(task: str) -> str:
         for kind, declaration in ObjectiveConfig.kinds.items()
         if task in declaration.tasks
     )
+
+
+def lacks_patches(experiment: "Experiment") -> str | None:
+    """The phrase for `lacks` of a task that compares the tokens of images with texts; None where
+    this is possible."""
+    tower = experiment.model.image
+    if lacks_embeddings(experiment) or tower.projects_tokens:
+        return lacks_embeddings(experiment)
+    return (
+        "an image tower whose pooled vector is a token or the mean of the tokens (a ViT with "
+        "pooling='cls' or 'mean', norm_before_pooling=True and no pooler, or a ResNet without "
+        "attention pooling)"
+    )

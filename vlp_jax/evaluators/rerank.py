@@ -36,7 +36,7 @@ class RerankTaskConfig(TaskConfig):
     """Image-text retrieval before and after the matching head ranks the first candidates again."""
 
     # Number of candidates of each query; 256 for COCO and 128 for Flickr30k in ALBEF (`k_test`).
-    # All towers run on each pair of a query and a candidate.
+    # The fusion and the matching head run on each pair of a query and a candidate.
     candidates: int = between(16, 1)
     # BLIP's score, similarity + matching logit; False: ALBEF's, the matching logit
     add_similarity: bool = False

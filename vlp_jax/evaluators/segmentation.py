@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import jax
 import numpy as np
 
 from vlp_jax.config.problems import Problems
@@ -19,7 +18,8 @@ from vlp_jax.data.samples import NamesClasses
 from vlp_jax.data.sources.columns import pick
 from vlp_jax.errors import ConfigError, DataError
 from vlp_jax.evaluators.prompts import names_in, templates_of
-from vlp_jax.evaluators.requirements import lacks_embeddings
+from vlp_jax.evaluators.requirements import lacks_patches
+from vlp_jax.evaluators.similarity_maps import enlarged, similarity_maps
 from vlp_jax.evaluators.task import TaskConfig
 from vlp_jax.evaluators.zero_shot import class_means
 from vlp_jax.metrics.per_class import confusion_matrix
@@ -49,14 +49,7 @@ class SegmentationTaskConfig(TaskConfig):
 
     def lacks(self, experiment: "Experiment") -> str | None:
         """An objective that trains the embeddings, and a tower whose tokens can be projected."""
-        tower = experiment.model.image
-        if lacks_embeddings(experiment) or tower.projects_tokens:
-            return lacks_embeddings(experiment)
-        return (
-            "an image tower whose pooled vector is a token or the mean of the tokens (a ViT with "
-            "pooling='cls' or 'mean', norm_before_pooling=True and no pooler, or a ResNet without "
-            "attention pooling)"
-        )
+        return lacks_patches(experiment)
 
     def metric_names(self, experiment: "Experiment") -> tuple[str, ...]:
         """The names in `SEGMENTATION_METRICS`."""
@@ -193,8 +186,6 @@ def segmentation(
 
 def of_image(patches: np.ndarray, classes: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The confusion matrix int64 [C, C] of an image's pixels, rows being true classes."""
-    similarity = patches.astype(np.float32) @ classes.T.astype(np.float32)
-    shape = (*mask.shape, len(classes))
-    scores = np.asarray(jax.image.resize(similarity, shape, "linear"))
+    scores = enlarged(similarity_maps(patches, classes), mask.shape)
     known = (mask >= 0) & (mask < len(classes))
     return confusion_matrix(scores.argmax(axis=-1)[known], mask[known], len(classes))

@@ -32,6 +32,7 @@ class TaskConfig(Component):
             "rerank": "vlp_jax.evaluators.rerank:RerankTaskConfig",
             "composition": "vlp_jax.evaluators.composition:CompositionTaskConfig",
             "segmentation": "vlp_jax.evaluators.segmentation:SegmentationTaskConfig",
+            "grounding": "vlp_jax.evaluators.grounding:GroundingTaskConfig",
             "perplexity": "vlp_jax.evaluators.perplexity:PerplexityTaskConfig",
             "embedding_geometry": "vlp_jax.evaluators.embedding_geometry:GeometryTaskConfig",
         }

@@ -199,13 +199,14 @@ class PretrainingModule(nn.Module):
     def match(self, batch: dict[str, jax.Array]) -> jax.Array:
         """Matching logits float32 [B, 2] of a batch, (no match, match), by the first matching
         objective."""
-        name = next(
-            name
-            for name, objective in self.objectives_config.items()
-            if "matching" in objective.tasks
-        )
         encodings = self.encode(batch, {"image", "text"}, train=False)
-        return self.objectives[name].logits(self.model, encodings["image"], encodings["text"])
+        return self.match_encodings(encodings["image"], encodings["text"])
+
+    def match_encodings(self, image: Encoding, text: Encoding) -> jax.Array:
+        """`match` of pairs whose Encodings are known."""
+        configs = self.objectives_config
+        name = next(name for name in configs if "matching" in configs[name].tasks)
+        return self.objectives[name].logits(self.model, image, text)
 
     def predict(
         self, name: str, batch: dict[str, jax.Array], candidates: np.ndarray | None = None

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.targets import Targets, ranked_answers
+from vlp_jax.evaluators.pair_encoder import PairEncoder
 from vlp_jax.evaluators.predictor import Predictor
 from vlp_jax.evaluators.supervised import SupervisedHead
 from vlp_jax.evaluators.text_generator import TextGenerator
@@ -38,6 +39,24 @@ def build_predictor(
         layout.mesh,
         with_layout(match, layout),
         {"pooled": with_layout(pooled, layout), "patches": with_layout(patches, layout)},
+        build_pair_encoder(module, preprocessor, layout),
+    )
+
+
+def build_pair_encoder(
+    module: PretrainingModule, preprocessor: Preprocessor, layout: Layout
+) -> PairEncoder:
+    """The towers and the matching head apart, over the layout's mesh."""
+
+    def encode(variables, batch):
+        name = "image" if "image" in batch else "text"
+        return module.apply(variables, method=lambda own: own.encode(batch, {name}, False)[name])
+
+    def match(variables, image, text):
+        return module.apply(variables, image, text, method="match_encodings")
+
+    return PairEncoder(
+        with_layout(encode, layout), with_layout(match, layout), preprocessor, layout.mesh
     )
 
 

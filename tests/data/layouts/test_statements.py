@@ -8,9 +8,17 @@ import pytest
 from layout_files import VCR, nlvr2, picture, put_lines, snli_ve, vcr
 from PIL import Image
 
+from vlp_jax.data.images.config import AugmentationConfig
+from vlp_jax.data.images.preprocessing import ImagesConfig
+from vlp_jax.data.mixture import Mixture, Part
+from vlp_jax.data.pipeline import TrainRows
+from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.registry import open_source
+from vlp_jax.data.text.captions import TextsConfig
+from vlp_jax.data.text.tokenizer import TextConfig, load_tokenizer
 from vlp_jax.errors import DataError
+from vlp_jax.evaluators.evaluation_set import EvaluationSet
 
 
 def pixels(data):
@@ -28,6 +36,31 @@ def test_two_images_are_side_by_side_at_the_lower_height(tmp_path):
     assert source[0].image_file == "dev-850-0-img0.png|dev-850-0-img1.png" == source[1].image_file
     assert [sample.metadata["label"] for sample in source] == ["True", "False"]
     assert source[0].metadata["identifier"] == source[0].key == "dev-850-0-0"
+
+
+@pytest.mark.parametrize("changed", ["left", "right"])
+def test_training_and_evaluation_see_both_images(changed, tmp_path):
+    """With resize="squash", which cuts nothing off, either image changes the pixels of its half."""
+    spec, halves = nlvr2(tmp_path), []
+    preprocessor = Preprocessor(
+        16, ImagesConfig(resize="squash"), load_tokenizer(TextConfig(), 12, 4096)
+    )
+    for _ in range(2):
+        data = EvaluationSet(open_source(spec))
+        mixture = Mixture((Part("", data.given, TextsConfig(), len(data.given)),))
+        trained = TrainRows(mixture, preprocessor, AugmentationConfig(), seed=3).row(0)["image"]
+        halves.append([next(data.pixels(preprocessor, 1)), trained])
+        number = ("left", "right").index(changed)
+        path = tmp_path / f"dev/dev-850-0-img{number}.png"
+        size = Image.open(path).size
+        Image.new("RGB", size, (255, 0, 0)).save(path)
+    # the left image fills 3.2 of 16 columns, and the filter reaches two columns beyond
+    own, other = slice(0, 1), slice(6, 16)
+    if changed == "right":
+        own, other = other, own
+    for before, after in zip(*halves, strict=True):
+        assert (before[:, own] != after[:, own]).any()
+        assert (before[:, other] == after[:, other]).all()
 
 
 def test_training_images_of_nlvr2_are_in_the_directory_of_the_record(tmp_path):

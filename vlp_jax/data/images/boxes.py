@@ -76,6 +76,17 @@ class View:
             corners[..., 0] = 1.0 - corners[:, ::-1, 0]
         return corners.reshape(-1, 4)
 
+    def in_image(self, points: np.ndarray) -> np.ndarray:
+        """Points of the square in pixels of the image; not of a mirrored one.
+
+        Args:
+          points: [..., 2], (x, y), fractions of the square.
+
+        Returns: [..., 2], float64, clipped to the image.
+        """
+        begin, end = np.array(self.seen).reshape(2, 2)
+        return np.clip(begin + points * (end - begin), 0, self.shape)
+
 
 def boxes_of(key: str, metadata: Mapping[str, Any], spec: BoxesConfig, view: View) -> np.ndarray:
     """The first R boxes of a sample that are at least partly visible, in their order.

@@ -2,23 +2,29 @@
 
 DIR has SPLIT/nshards.txt, SPLIT/0.tar, SPLIT/1.tar, ..., and either `classnames.txt` and
 `zeroshot_classification_templates.txt`, for images with a .cls, or a `dataset_type.txt` that says
-`retrieval`, for images with a .txt that has a caption a line. Classes and templates are those of
-`webdataset:`. DIR may be a URL.
+`retrieval`, for images with a .txt that has a caption a line, or `multilabel`, for images with a
+.npy: a vector with 1 for each class of the image and 0 for all others, of which the metadata `cls`
+and `class` are lists. Classes and templates are those of `webdataset:`. DIR may be a URL.
 
 Options: `split` (default test), `prompt`.
 """
 
+import io
 import re
+from typing import Any
+
+import numpy as np
 
 from vlp_jax.data.layouts.records import Options, single, split_options
+from vlp_jax.data.samples import Reason, SampleError
 from vlp_jax.data.sources.class_files import lines_of
 from vlp_jax.data.sources.file_patterns import find_files
 from vlp_jax.data.sources.filesystem import MissingFileError, join, read_file
-from vlp_jax.data.sources.webdataset import WebDatasetSource
+from vlp_jax.data.sources.webdataset import CLS, NAME, WebDatasetSource
 from vlp_jax.errors import DataError
 
 SHARDS, TYPE = "nshards.txt", "dataset_type.txt"
-CLASSIFICATION, RETRIEVAL = "classification", "retrieval"
+CLASSIFICATION, RETRIEVAL, MULTI_LABEL = "classification", "retrieval", "multilabel"
 
 
 class CaptionLines(WebDatasetSource):
@@ -27,6 +33,49 @@ class CaptionLines(WebDatasetSource):
     def _captions_and_metadata(self, key, fields, text, label):
         lines = None if text is None else "\n".join(text.splitlines()).split("\n")
         return super()._captions_and_metadata(key, {**fields, "captions": lines}, None, label)
+
+
+class LabelVectors(WebDatasetSource):
+    """Tars whose .npy is a vector over all classes."""
+
+    label_ending = "npy"
+
+    def _class(self, key: str, data: bytes | None) -> dict[str, Any]:
+        """The numbers of the classes of an image, and their names where there are any."""
+        names = self.class_names.get(NAME, ())
+        if data is None:
+            return {}
+        held = np.flatnonzero(label_vector(key, data, len(names))).tolist()
+        return {CLS: held, **({NAME: [names[number] for number in held]} if names else {})}
+
+
+def label_vector(key: str, data: bytes, classes: int) -> np.ndarray:
+    """The vector in a .npy, with 1 for each class of an image and 0 for all others, bool [C].
+
+    Args:
+      key: key of the sample.
+      data: the content of the file; pickled objects are refused.
+      classes: the number of classes C; 0 where it is unknown.
+
+    Raises:
+      SampleError: with DAMAGED_TEXT or WRONG_TYPE.
+    """
+    try:
+        values = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, OSError, EOFError, SyntaxError) as error:
+        message = f"its .npy cannot be read: {str(error)[:100]}"
+        raise SampleError(Reason.DAMAGED_TEXT, key, message) from error
+    there = f"{values.dtype} {list(values.shape)}" if isinstance(values, np.ndarray) else "an .npz"
+    if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in "biuf":
+        wanted = "a vector of a 0 or 1 for each class"
+        raise SampleError(Reason.WRONG_TYPE, key, f"its .npy is {there}, not {wanted}")
+    if classes and len(values) != classes:
+        message = f"its .npy has {len(values)} numbers, and classnames.txt names {classes} classes"
+        raise SampleError(Reason.WRONG_TYPE, key, message)
+    if not np.isin(values, (0, 1)).all():
+        wrong = values[~np.isin(values, (0, 1))][0]
+        raise SampleError(Reason.WRONG_TYPE, key, f"its .npy holds {wrong}, not only 0 and 1")
+    return values.astype(bool)
 
 
 def read_line(folder: str, name: str) -> str | None:
@@ -73,7 +122,9 @@ def open_clip_benchmark(rest: str) -> WebDatasetSource:
         return CaptionLines(paths, spec, kept)
     if kind == CLASSIFICATION:
         return WebDatasetSource(paths, spec, kept)
+    if kind == MULTI_LABEL:
+        return LabelVectors(paths, spec, kept)
     raise DataError(
-        f"{spec}: {TYPE} says {kind[:40]!r}; sets of the types {CLASSIFICATION} and {RETRIEVAL} "
-        "are read, and not the .npy labels of a multilabel set"
+        f"{spec}: {TYPE} says {kind[:40]!r}; sets of the types {CLASSIFICATION}, {RETRIEVAL} and "
+        f"{MULTI_LABEL} are read"
     )

@@ -12,7 +12,7 @@ from vlp_jax.data.sources.index import Arrays, Index
 from vlp_jax.data.sources.local_files import Stamp
 from vlp_jax.data.sources.member_checks import MemberChecks
 from vlp_jax.data.sources.tar_headers import BLOCK, CutOffError, TarError, TarMembers, find_targets
-from vlp_jax.data.sources.tar_samples import CLASS, TarSamples
+from vlp_jax.data.sources.tar_samples import CLASS, CLASS_ENDING, TarSamples
 from vlp_jax.data.sources.tar_sparse import SparseMap, from_array, to_array
 from vlp_jax.errors import DataError
 
@@ -87,12 +87,13 @@ class TarIndex:
         return self.arrays["keys"][ends[row - 1] if row else 0 : ends[row]].tobytes().decode()
 
 
-def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
+def index_tar(path: str, images: tuple[str, ...] = (), label: str = CLASS_ENDING) -> Arrays:
     """The arrays of a `TarIndex`, from the headers of one tar, as far as it can be read.
 
     Args:
       path: the tar.
       images: the file endings of images, in place of the default ones.
+      label: the file ending of classes.
 
     Raises:
       DataError: if it is not a tar, has a damaged header, or has a member whose path leaves its
@@ -101,10 +102,10 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
     with open_file(path) as file:
         compressed = file.read(6).startswith(COMPRESSED)
         try:
-            samples, members, checks, cut = _samples(path, TarMembers(file), images)
+            samples, members, checks, cut = _samples(path, TarMembers(file), images, label)
             if members.links:
                 samples, members, checks, cut = _samples(
-                    path, TarMembers(file, find_targets(file, members.links)), images
+                    path, TarMembers(file, find_targets(file, members.links)), images, label
                 )
         except TarError as error:
             unpack = "is compressed; samples are read at random, so unpack it to a plain tar first"
@@ -125,11 +126,11 @@ def index_tar(path: str, images: tuple[str, ...] = ()) -> Arrays:
 
 
 def _samples(
-    path: str, members: TarMembers, images: tuple[str, ...]
+    path: str, members: TarMembers, images: tuple[str, ...], label: str
 ) -> tuple[TarSamples, TarMembers, MemberChecks, list[int]]:
     """The samples that some members make, their checks, and the number of valid bytes if the tar is
     truncated."""
-    samples, checks, cut = TarSamples(path, images), MemberChecks(), []
+    samples, checks, cut = TarSamples(path, images, label), MemberChecks(), []
     try:
         for name, start, size in members:
             samples.add(name, start // BLOCK, size, members.part)

@@ -20,7 +20,8 @@ from vlp_jax.data.sources.index import Arrays
 from vlp_jax.errors import DataError
 
 IMAGE, JSON, TEXT, CLASS = range(4)
-WORDS = {"json": JSON, "txt": TEXT, "cls": CLASS}
+WORDS = {"json": JSON, "txt": TEXT}
+CLASS_ENDING = "cls"
 WIDTH = 8  # numbers per sample: first block + 1 and size of each member
 
 
@@ -59,9 +60,9 @@ class TarSamples:
       apart: number of samples whose members are not adjacent.
     """
 
-    def __init__(self, path: str, images: tuple[str, ...] = ()):
+    def __init__(self, path: str, images: tuple[str, ...] = (), label: str = CLASS_ENDING):
         self.path, self.chosen = path, tuple(ending.lower().removeprefix(".") for ending in images)
-        self.roles = dict.fromkeys(self.chosen or IMAGE_ENDINGS, IMAGE) | WORDS
+        self.roles = dict.fromkeys(self.chosen or IMAGE_ENDINGS, IMAGE) | WORDS | {label: CLASS}
         self.long_endings = [ending for ending in self.chosen if "." in ending]
         self.last, self.place, self.apart = ("", -1), 0, 0
         self.keys, self.ends, self.members = bytearray(), array.array("I"), array.array("I")

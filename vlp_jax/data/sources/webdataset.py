@@ -19,7 +19,7 @@ import os
 import re
 import shlex
 from collections import Counter
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import quote_plus
 
 import numpy as np
@@ -42,7 +42,7 @@ from vlp_jax.data.sources.shard_counts import check_counts
 from vlp_jax.data.sources.spec import Options, split_options
 from vlp_jax.data.sources.tar_headers import BLOCK
 from vlp_jax.data.sources.tar_index import TarIndex, index_tar
-from vlp_jax.data.sources.tar_samples import IMAGE
+from vlp_jax.data.sources.tar_samples import CLASS_ENDING, IMAGE
 from vlp_jax.errors import DataError
 
 OPTIONS = ("image", "caption", "prompt")
@@ -69,14 +69,18 @@ class WebDatasetSource:
         `check_counts`), or if the tars have no sample.
     """
 
+    label_ending: ClassVar[str] = CLASS_ENDING  # of the member that holds the class
+
     def __init__(self, paths: list[str], spec: str, options: Options):
         self.spec, self.paths, self.options = spec, list(paths), options
         images = tuple(options.get("image", ()))
         self.columns = Columns.of(
             {name: values for name, values in options.items() if name != "image"}, spec, image=""
         )
-        kind = "-".join(["webdataset-samples", *map(quote_plus, images)])
-        build = functools.partial(index_tar, images=images)
+        ending = self.label_ending
+        begin = "webdataset" if ending == CLASS_ENDING else f"webdataset-{ending}"
+        kind = "-".join([f"{begin}-samples", *map(quote_plus, images)])
+        build = functools.partial(index_tar, images=images, label=ending)
         self.indexes = [TarIndex(arrays) for arrays in load_indexes(self.paths, kind, build, spec)]
         self.starts = np.cumsum([0, *map(len, self.indexes)])
         self.left_out = dict(
@@ -117,7 +121,7 @@ class WebDatasetSource:
             image, fields, text, label = self._read(shard, key, wanted, tar.checks[row].tolist())
             if members[IMAGE] == NO_MEMBER:
                 raise SampleError(Reason.MISSING_IMAGE, key, "has no image")
-            label = self._class(key, parse_text(key, label, CLS))
+            label = self._class(key, label)
             captions, metadata = self._captions_and_metadata(
                 key, parse_json(key, fields), parse_text(key, text), label
             )
@@ -148,9 +152,10 @@ class WebDatasetSource:
             values, metadata = usual_captions(fields, text)
             metadata |= label
             if label and all(value is None for _, value in values):
-                name = metadata.get(NAME) or label[CLS]
+                held = metadata.get(NAME) or label[CLS]
+                names = held if isinstance(held, list) else [held]
                 return self.columns.prompted(
-                    {name: NAME} if isinstance(name, str) else {}
+                    {name: NAME for name in names if isinstance(name, str)}
                 ), metadata
             return self.columns.prompted(check_captions(values, key)), metadata
         used = self.columns.used()
@@ -163,9 +168,9 @@ class WebDatasetSource:
             name: value for name, value in fields.items() if name not in used
         } | label
 
-    def _class(self, key: str, text: str | None) -> dict[str, Any]:
-        """The metadata from the text of a .cls."""
-        text = (text or "").strip()
+    def _class(self, key: str, data: bytes | None) -> dict[str, Any]:
+        """The metadata from the content of a .cls."""
+        text = (parse_text(key, data, CLS) or "").strip()
         if not text or NO_CLASS.fullmatch(text):
             return {}
         number = int(text.partition(".")[0]) if NUMBER.fullmatch(text) else None
