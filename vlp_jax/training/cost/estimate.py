@@ -108,11 +108,12 @@ def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
     Raises:
       ConfigError, MeshError: the update cannot be compiled at all.
     """
-    for candidate in candidates(config):
+    *others, last = candidates(config)
+    for candidate in others:
         cost = estimate_as_given(candidate, topology)
         if cost.fits:
-            break
-    return cost
+            return cost
+    return estimate_as_given(last, topology)
 
 
 def estimate_as_given(config: "Experiment", topology: Topology) -> CostEstimate:
