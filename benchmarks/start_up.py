@@ -22,7 +22,7 @@ import time
 # phase -> functions whose time it is, without that of functions in other phases; "module:name".
 # Names that a version does not have are left out, and their time counts in the phase around them.
 PHASES = {
-    "config": ["vlp_jax.config:load_stages"],
+    "config": ["vlp_jax.main:load_stages"],
     "data": ["vlp_jax.training.build:open_mixture"],
     "tokenizer": ["vlp_jax.data.preprocessor:Preprocessor.from_config"],
     "model": ["vlp_jax.training.build:build_update"],
@@ -127,9 +127,6 @@ def patch(importlib, clock, phase, place):
         setattr(owner, last, classmethod(clock.wrap(held.__func__, phase, stops)))
     else:
         setattr(owner, last, clock.wrap(held, phase, stops))
-    if module == "vlp_jax.config":  # main.py imports it by name
-        main = importlib.import_module("vlp_jax.main")
-        setattr(main, last, getattr(owner, last))
 
 
 def start(tree, cache, given, overrides):
