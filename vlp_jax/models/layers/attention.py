@@ -28,7 +28,10 @@ class MultiHeadAttention(nn.Module):
 
     The attention weights of each call, float32 [B, H, N, M], are sown as `weights`, a tuple, into
     the collection "attention" where the caller makes it mutable (`apply(...,
-    mutable="attention")`). They are not computed otherwise.
+    mutable="attention")`). They are not computed otherwise. Where the caller passes a collection
+    "attention_offset" of the same structure, its values are added to the weights of each call, by
+    plain matrix products: the gradients with respect to them are those with respect to the
+    weights.
 
     Args of the call:
       query: [B, N, D] tokens that attend.
@@ -118,14 +121,21 @@ class MultiHeadAttention(nn.Module):
             visible=visible,
             bias=bias,
         )
+        weights = None
         if self.is_mutable_collection("attention") and not self.is_initializing():
-            self.sow("attention", "weights", attention_weights(q, k, **pairs))
-        drop = (
-            (self.make_rng("dropout"), options.attention_dropout)
-            if self.train and options.attention_dropout
-            else None
-        )
-        attended = attend(q, k, v, **pairs, drop=drop, attention=options.attention)
+            weights = attention_weights(q, k, **pairs)
+            call = len(self.get_variable("attention", "weights", ()))
+            self.sow("attention", "weights", weights)
+        if weights is not None and self.has_variable("attention_offset", "weights"):
+            offset = self.get_variable("attention_offset", "weights")[call]
+            attended = weighted(weights + offset, v, heads=options.heads)
+        else:
+            drop = (
+                (self.make_rng("dropout"), options.attention_dropout)
+                if self.train and options.attention_dropout
+                else None
+            )
+            attended = attend(q, k, v, **pairs, drop=drop, attention=options.attention)
         attended = checkpoint_name(attended, "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(
@@ -339,6 +349,11 @@ def plain_attention(
         weights = jnp.where(
             jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0
         )
+    return weighted(weights, v, heads=heads)
+
+
+def weighted(weights: jax.Array, v: jax.Array, *, heads: int) -> jax.Array:
+    """The values by the attention weights [B, H, N, M] of each head: [B, M, H K] -> [B, N, H K]."""
     v = rearrange(v, "b n (h k) -> b n h k", h=heads)
     return rearrange(
         jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)"
