@@ -121,7 +121,7 @@ class MultiHeadAttention(nn.Module):
             visible=visible,
             bias=bias,
         )
-        weights = None
+        weights, call = None, 0
         if self.is_mutable_collection("attention") and not self.is_initializing():
             weights = attention_weights(q, k, **pairs)
             call = len(self.get_variable("attention", "weights", ()))
