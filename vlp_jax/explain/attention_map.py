@@ -44,7 +44,7 @@ class AttentionMapConfig(MethodConfig):
     def maps(self, pairs: "Explained") -> np.ndarray:
         """Attention to the patches [B, side, side], with sum 1."""
         config = pairs.config.model.image
-        return attention_maps(config, pairs.attention, self.layer)
+        return attention_maps(config, pairs.image_attention, self.layer)
 
 
 def attention_maps(

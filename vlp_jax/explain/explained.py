@@ -52,6 +52,12 @@ class Explained:
         return np.asarray(scores_of(self.module, self.score, self.variables, dict(batch)))
 
     @functools.cached_property
+    def image_attention(self) -> Attention:
+        """The attention weights of the image tower alone, float64."""
+        found = image_attention(self.module, self.variables, self.batch["image"])
+        return by_module(found)
+
+    @functools.cached_property
     def attention(self) -> Attention:
         """The attention weights of all layers, float64."""
         return self._recorded[0]
@@ -133,6 +139,19 @@ def scored(
     return module.apply(
         variables, batch, method=lambda bound, arrays: score.values(bound, arrays), **options
     )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def image_attention(
+    module: PretrainingModule, variables: Mapping[str, Any], image: jax.Array
+) -> Any:
+    """The attention weights of the image tower, with all tokens in each layer, as a tree."""
+
+    def encoded(bound: PretrainingModule, image: jax.Array) -> Any:
+        return bound.model.encode_image(image)
+
+    _, state = module.apply(variables, image, method=encoded, mutable=["attention"])
+    return state.get("attention", {})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -27,6 +27,7 @@ from vlp_jax.explain.route import IMAGE, JOINT, POSITIONS, TEXT, Route, Step, ro
 from vlp_jax.explain.score import ScoreConfig
 from vlp_jax.models.fusion.attention import CoAttentionConfig
 from vlp_jax.models.fusion.in_text_tower import InTextTowerConfig
+from vlp_jax.models.vision.vit_config import ViTConfig
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -44,7 +45,7 @@ class RelevanceConfig(MethodConfig):
     def lacks(self, experiment: "Experiment", score: ScoreConfig) -> str | None:
         """A Vision Transformer, and behind it attention alone."""
         lacking = lacks_attention(experiment)
-        if lacking or score.kind == "retrieval":
+        if score.kind == "retrieval" or not isinstance(experiment.model.image, ViTConfig):
             return lacking
         route, image = route_of(experiment, score), experiment.model.image
         crossing = route and not any(step.stream == IMAGE for step in route.layers[0])
@@ -79,10 +80,10 @@ def averaged_attention(pairs: "Explained") -> dict[str, np.ndarray]:
 
 def of_image_tower(pairs: "Explained", cams: dict[str, np.ndarray]) -> np.ndarray:
     """Relevance of the tower's tokens to each token of its last layer: [B, N, N]."""
-    paths = layer_paths(pairs.config.model.image)
-    first = cams[paths[0]]
-    relevance: Relevance = {(IMAGE, IMAGE): identity_of(first.shape[1], len(first))}
-    for path in paths:
+    image = pairs.config.model.image
+    count = image.front + image.side**2 + image.registers
+    relevance: Relevance = {(IMAGE, IMAGE): identity_of(count, len(pairs.batch["image"]))}
+    for path in layer_paths(image):
         relevance = self_attention(relevance, IMAGE, cams[path])
     return relevance[IMAGE, IMAGE]
 

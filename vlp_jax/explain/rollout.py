@@ -26,7 +26,7 @@ class RolloutConfig(MethodConfig):
 
     def maps(self, pairs: "Explained") -> np.ndarray:
         """What the pooled vector takes from each patch: [B, side, side]."""
-        config, attention = pairs.config.model.image, pairs.attention
+        config, attention = pairs.config.model.image, pairs.image_attention
         layers = [attention[path][0].mean(axis=1) for path in layer_paths(config)]
         row = pooled_row(config, rollout(layers), lambda path: attention[path][0].mean(axis=1))
         return on_grid(patches_of(config, row), config.side)

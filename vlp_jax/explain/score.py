@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Component
 from vlp_jax.evaluators.requirements import lacks_embeddings, lacks_head
-from vlp_jax.models.options import present
 from vlp_jax.objectives.captioning import token_losses
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class MatchingScoreConfig(ScoreConfig):
 
     def lacks(self, experiment: "Experiment") -> str | None:
         """A matching objective."""
-        return lacks_head(experiment, "matching")
+        return lacks_head(experiment, "matching") or lacks_plain_fusion(experiment)
 
     def values(self, module: "PretrainingModule", batch: Mapping[str, Any]) -> jax.Array:
         """The log-odds."""
@@ -97,7 +96,7 @@ class AnswerScoreConfig(ScoreConfig):
                 "an objective of kind 'classification' with features='fused', or of kind "
                 "'answering'"
             )
-        return None
+        return lacks_plain_fusion(experiment)
 
     def values(self, module: "PretrainingModule", batch: Mapping[str, Any]) -> jax.Array:
         """The logits or log-likelihoods."""
@@ -155,6 +154,9 @@ def pools_a_fusion(score: ScoreConfig) -> bool:
     return score.kind in ("matching", "answer")
 
 
-def fused_config(experiment: "Experiment") -> Any:
-    """The config of the fusion."""
-    return present(experiment.model.fusion)
+def lacks_plain_fusion(experiment: "Experiment") -> str | None:
+    """A fusion of an image and a text alone; None where the experiment has one, or none at all."""
+    fusion = experiment.model.fusion
+    if fusion is None or not (fusion.reads_boxes or fusion.reads_dependencies):
+        return None
+    return "a fusion that reads neither boxes nor parses"

@@ -123,9 +123,7 @@ class PlacedSceneSource(SceneSource):
         return fingerprint_of("placed scenes", self.emoji.fingerprint())
 
 
-def free_place(
-    placed: Sequence[Placed], rng: np.random.Generator
-) -> tuple[int, int, int] | None:
+def free_place(placed: Sequence[Placed], rng: np.random.Generator) -> tuple[int, int, int] | None:
     """A square (left, top, side) of a scene that overlaps no emoji; None where none is found."""
     for _ in range(TRIES):
         side = int(rng.integers(SMALLEST, SIDE + 1))
