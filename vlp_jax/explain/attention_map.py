@@ -13,6 +13,7 @@ from vlp_jax.explain.image_tower import (
     of_queries,
     patches_of,
     pooled_row,
+    vit_of,
 )
 from vlp_jax.explain.method import MethodConfig, on_grid
 from vlp_jax.explain.score import ScoreConfig
@@ -37,13 +38,13 @@ class AttentionMapConfig(MethodConfig):
     def lacks(self, experiment: "Experiment", score: ScoreConfig) -> str | None:
         """A Vision Transformer with this layer."""
         lacking = lacks_attention(experiment)
-        if lacking is None and (self.layer or 0) >= experiment.model.image.size.depth:
+        if lacking is None and (self.layer or 0) >= vit_of(experiment).size.depth:
             return f"a layer {self.layer} of model.image, counted from 0"
         return lacking
 
     def maps(self, pairs: "Explained") -> np.ndarray:
         """Attention to the patches [B, side, side], with sum 1."""
-        config = pairs.config.model.image
+        config = vit_of(pairs.config)
         return attention_maps(config, pairs.image_attention, self.layer)
 
 
@@ -51,13 +52,16 @@ def attention_maps(
     config: ViTConfig, attention: "Attention", layer: int | None = None
 ) -> np.ndarray:
     """`AttentionMapConfig.maps` of recorded attention weights: float64 [B, side, side]."""
+
+    def attention_of(path: str) -> np.ndarray:
+        return attention[path][0].mean(axis=1)
+
     if layer is None and config.pooling in ("map", "queries"):
-        row = of_queries(config, attention[POOLING][0].mean(axis=1)[:, :1])[:, 0]
+        row = of_queries(config, attention_of(POOLING)[:, :1])[:, 0]
     else:
-        path = layer_paths(config)[-1 if layer is None else layer]
-        weights = attention[path][0].mean(axis=1)
+        weights = attention_of(layer_paths(config)[-1 if layer is None else layer])
         # of pooling by queries, the mean over all tokens of an inner layer
         own = config.pooling in ("cls", "mean")
-        row = pooled_row(config, weights, dict) if own else weights.mean(axis=1)
+        row = pooled_row(config, weights, attention_of) if own else weights.mean(axis=1)
     patches = patches_of(config, row)
     return on_grid(patches / patches.sum(axis=-1, keepdims=True), config.side)

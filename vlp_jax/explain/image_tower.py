@@ -23,6 +23,13 @@ def lacks_attention(experiment: "Experiment") -> str | None:
     return "an image tower of kind 'vit' with layers"
 
 
+def vit_of(experiment: "Experiment") -> ViTConfig:
+    """The config of the image tower, a Vision Transformer: methods that need one refuse others."""
+    image = experiment.model.image
+    assert isinstance(image, ViTConfig)
+    return image
+
+
 def layer_paths(config: ViTConfig) -> list[str]:
     """The paths of the self-attention of all layers."""
     return [f"{TOWER}/transformer/layer_{layer}/attention" for layer in range(config.size.depth)]

@@ -10,6 +10,7 @@ import numpy as np
 from vlp_jax.evaluators.requirements import lacks_embeddings
 from vlp_jax.explain.method import MethodConfig
 from vlp_jax.explain.score import ScoreConfig
+from vlp_jax.models.options import present
 from vlp_jax.objectives.pretraining_module import PretrainingModule
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ def similarities(
 
     def of_pairs(bound: PretrainingModule, batch: dict[str, Any]) -> jax.Array:
         patches = bound.model.patch_embeddings(batch["image"])
-        texts = bound.model(None, batch["text"], batch["text_mask"])[1]
+        texts = present(bound.model(None, batch["text"], batch["text_mask"])[1])
         return (patches * texts[:, None, None]).sum(axis=-1)
 
-    return module.apply(variables, batch, method=of_pairs)
+    found: Any = module.apply(variables, batch, method=of_pairs)
+    return found

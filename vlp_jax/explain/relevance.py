@@ -1,7 +1,7 @@
 """Relevance propagated through the attention of one or two modalities (Chefer et al. 2021)."""
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from vlp_jax.explain.image_tower import (
     of_queries,
     patches_of,
     pooled_row,
+    vit_of,
 )
 from vlp_jax.explain.method import MethodConfig, on_grid
 from vlp_jax.explain.relevance_rules import (
@@ -45,9 +46,10 @@ class RelevanceConfig(MethodConfig):
     def lacks(self, experiment: "Experiment", score: ScoreConfig) -> str | None:
         """A Vision Transformer, and behind it attention alone."""
         lacking = lacks_attention(experiment)
-        if score.kind == "retrieval" or not isinstance(experiment.model.image, ViTConfig):
+        image = experiment.model.image
+        if score.kind == "retrieval" or not isinstance(image, ViTConfig):
             return lacking
-        route, image = route_of(experiment, score), experiment.model.image
+        route = route_of(experiment, score)
         crossing = route and not any(step.stream == IMAGE for step in route.layers[0])
         if route and (image.pooling != "queries" or crossing and not route.joint):
             return None
@@ -58,7 +60,7 @@ class RelevanceConfig(MethodConfig):
 
     def maps(self, pairs: "Explained") -> np.ndarray:
         """The relevance of each patch to the score: [B, side, side]."""
-        image = pairs.config.model.image
+        image = vit_of(pairs.config)
         cams = averaged_attention(pairs)
         tower = of_image_tower(pairs, cams)
         if pairs.score.kind == "retrieval":
@@ -80,7 +82,7 @@ def averaged_attention(pairs: "Explained") -> dict[str, np.ndarray]:
 
 def of_image_tower(pairs: "Explained", cams: dict[str, np.ndarray]) -> np.ndarray:
     """Relevance of the tower's tokens to each token of its last layer: [B, N, N]."""
-    image = pairs.config.model.image
+    image = vit_of(pairs.config)
     count = image.front + image.side**2 + image.registers
     relevance: Relevance = {(IMAGE, IMAGE): identity_of(count, len(pairs.batch["image"]))}
     for path in layer_paths(image):
@@ -136,7 +138,7 @@ def seen_by_text(
 ) -> np.ndarray | None:
     """What each token that the text attends to takes from the tower's tokens, where queries pool
     them first: [B, Q, N]; None where they are the tower's own."""
-    image = pairs.config.model.image
+    image = vit_of(pairs.config)
     if image.pooling != "queries" and not route.pooler:
         return None
     found = normalised(tower)
@@ -194,7 +196,8 @@ def text_rows(pairs: "Explained", count: int) -> np.ndarray:
         rows[:, : ahead.shape[1]] = ahead / np.maximum(ahead.sum(axis=1, keepdims=True), 1.0)
         return rows
     in_tower = isinstance(pairs.config.model.fusion, InTextTowerConfig)
-    position = POSITIONS[pairs.config.model.text.pooling] if in_tower else 0
+    text: Any = pairs.config.model.text
+    position = POSITIONS[text.pooling] if in_tower else 0
     places = mask.sum(axis=1) - 1 if position is None else np.full(len(mask), position)
     rows[np.arange(len(mask)), places] = 1.0
     return rows
@@ -202,5 +205,5 @@ def text_rows(pairs: "Explained", count: int) -> np.ndarray:
 
 def image_row(pairs: "Explained", relevance: np.ndarray) -> np.ndarray:
     """Relevance to the image stream's own pooled vector, of a co-attention fusion: [B, N]."""
-    class_token = pairs.config.model.image.class_token
+    class_token = vit_of(pairs.config).class_token
     return relevance[:, 0] if class_token else relevance.mean(axis=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vlp_jax.explain.image_tower import lacks_attention, layer_paths, patches_of, pooled_row
+from vlp_jax.explain.image_tower import lacks_attention, layer_paths, patches_of, pooled_row, vit_of
 from vlp_jax.explain.method import MethodConfig, on_grid
 from vlp_jax.explain.score import ScoreConfig
 
@@ -26,7 +26,7 @@ class RolloutConfig(MethodConfig):
 
     def maps(self, pairs: "Explained") -> np.ndarray:
         """What the pooled vector takes from each patch: [B, side, side]."""
-        config, attention = pairs.config.model.image, pairs.image_attention
+        config, attention = vit_of(pairs.config), pairs.image_attention
         layers = [attention[path][0].mean(axis=1) for path in layer_paths(config)]
         row = pooled_row(config, rollout(layers), lambda path: attention[path][0].mean(axis=1))
         return on_grid(patches_of(config, row), config.side)

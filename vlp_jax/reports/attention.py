@@ -11,6 +11,7 @@ from vlp_jax.explain.attention_map import AttentionMapConfig
 from vlp_jax.explain.chosen import possible_methods
 from vlp_jax.explain.drawing import over
 from vlp_jax.explain.explained import explained
+from vlp_jax.explain.image_tower import vit_of
 from vlp_jax.explain.method import MethodConfig
 from vlp_jax.explain.panels import method_panels
 from vlp_jax.explain.score import ScoreConfig
@@ -45,7 +46,7 @@ def attention_examples(examined: Examined, examples: int) -> str:
         example(examined, number, [("attention", over(image, values))])
         for number, image, values in zip(chosen, pixels, maps, strict=True)
     ]
-    where = POOLED[examined.model.config.model.image.pooling]
+    where = POOLED[vit_of(examined.model.config).pooling]
     return f'<p class="soft">Attention of the {where}, mean over heads.</p>' + "".join(parts)
 
 
