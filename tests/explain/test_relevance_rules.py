@@ -87,9 +87,7 @@ def test_cross_attention_is_that_of_the_equations():
 
     eleven = crossed + product(bar(text).T, product(weights, bar(image)))
     np.testing.assert_allclose(found["text", "image"][0], eleven, rtol=1e-12)
-    np.testing.assert_allclose(
-        found["text", "text"][0], text + product(weights, back), rtol=1e-12
-    )
+    np.testing.assert_allclose(found["text", "text"][0], text + product(weights, back), rtol=1e-12)
 
 
 def test_streams_that_are_concatenated_are_blocks():

@@ -86,11 +86,7 @@ class Tower:
         patches = image.reshape(side, PATCH, side, PATCH, 3).transpose(0, 2, 1, 3, 4)
         self.patches = patches.reshape(side * side, -1)
         text = pair.module.apply(
-            pair.variables,
-            None,
-            pair.batch["text"],
-            pair.batch["text_mask"],
-            method="embed",
+            pair.variables, None, pair.batch["text"], pair.batch["text_mask"], method="embed"
         )[1]
         self.text = np.asarray(text, np.float64)[0]
 
@@ -151,9 +147,7 @@ def test_rollout_and_attention_are_those_in_numpy(pair):
     expected = ((second + identity) / 2 @ ((first + identity) / 2))[0, 1:].reshape(2, 2)
     np.testing.assert_allclose(RolloutConfig().maps(pair)[0], expected, atol=1e-5)
     expected = second[0, 1:] / second[0, 1:].sum()
-    np.testing.assert_allclose(
-        AttentionMapConfig().maps(pair)[0].reshape(-1), expected, atol=1e-5
-    )
+    np.testing.assert_allclose(AttentionMapConfig().maps(pair)[0].reshape(-1), expected, atol=1e-5)
 
 
 def test_relevance_is_that_in_numpy(pair):
