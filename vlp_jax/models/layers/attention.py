@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -121,21 +122,17 @@ class MultiHeadAttention(nn.Module):
             visible=visible,
             bias=bias,
         )
-        weights, call = None, 0
-        if self.is_mutable_collection("attention") and not self.is_initializing():
-            weights = attention_weights(q, k, **pairs)
-            call = len(self.get_variable("attention", "weights", ()))
-            self.sow("attention", "weights", weights)
-        if weights is not None and self.has_variable("attention_offset", "weights"):
-            offset = self.get_variable("attention_offset", "weights")[call]
-            attended = weighted(weights + offset, v, heads=options.heads)
-        else:
-            drop = (
-                (self.make_rng("dropout"), options.attention_dropout)
-                if self.train and options.attention_dropout
-                else None
-            )
-            attended = attend(q, k, v, **pairs, drop=drop, attention=options.attention)
+        recorded = self.recorded(q, k, pairs)
+        drop = (
+            (self.make_rng("dropout"), options.attention_dropout)
+            if self.train and options.attention_dropout
+            else None
+        )
+        attended = (
+            attend(q, k, v, **pairs, drop=drop, attention=options.attention)
+            if recorded is None
+            else weighted(recorded, v, heads=options.heads)
+        )
         attended = checkpoint_name(attended, "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(
@@ -146,6 +143,23 @@ class MultiHeadAttention(nn.Module):
             kernel_init=initial["residual"],
             use_bias=options.bias,
         )(attended)
+
+    def recorded(self, q: jax.Array, k: jax.Array, pairs: dict[str, Any]) -> jax.Array | None:
+        """Sows the attention weights where the caller asks for them.
+
+        Args:
+          q, k: [B, N, H K] and [B, M, H K].
+          pairs: arguments of `attention_weights`.
+        Returns: the weights with the caller's offset, float32 [B, H, N, M]; None without one.
+        """
+        if not self.is_mutable_collection("attention") or self.is_initializing():
+            return None
+        weights = attention_weights(q, k, **pairs)
+        call = len(self.get_variable("attention", "weights", ()))
+        self.sow("attention", "weights", weights)
+        if not self.has_variable("attention_offset", "weights"):
+            return None
+        return weights + self.get_variable("attention_offset", "weights")[call]
 
     def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:
         """All keys, or all values, of the cache, after `new` [B, n, H K] is written to it."""
