@@ -122,18 +122,7 @@ class MultiHeadAttention(nn.Module):
             visible=visible,
             bias=bias,
         )
-        recorded = self.recorded(q, k, pairs)
-        drop = (
-            (self.make_rng("dropout"), options.attention_dropout)
-            if self.train and options.attention_dropout
-            else None
-        )
-        attended = (
-            attend(q, k, v, **pairs, drop=drop, attention=options.attention)
-            if recorded is None
-            else weighted(recorded, v, heads=options.heads)
-        )
-        attended = checkpoint_name(attended, "attended")
+        attended = checkpoint_name(self.attended(q, k, v, pairs), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(
             options.width,
@@ -143,6 +132,22 @@ class MultiHeadAttention(nn.Module):
             kernel_init=initial["residual"],
             use_bias=options.bias,
         )(attended)
+
+    def attended(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, pairs: dict[str, Any]
+    ) -> jax.Array:
+        """`attend`, or the values by the caller's weights where it gives an offset of them.
+
+        Args:
+          q, k, v: [B, N, H K] and twice [B, M, H K].
+          pairs: arguments of `attention_weights`.
+        """
+        recorded = self.recorded(q, k, pairs)
+        if recorded is not None:
+            return weighted(recorded, v, heads=self.options.heads)
+        rate = self.options.attention_dropout
+        drop = (self.make_rng("dropout"), rate) if self.train and rate else None
+        return attend(q, k, v, **pairs, drop=drop, attention=self.options.attention)
 
     def recorded(self, q: jax.Array, k: jax.Array, pairs: dict[str, Any]) -> jax.Array | None:
         """Sows the attention weights where the caller asks for them.
