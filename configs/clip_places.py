@@ -6,6 +6,10 @@ emoji, and its caption names one of them, so that the model has to find it.
 python -m vlp_jax.main --config=configs/clip_emoji.py --workdir=runs/clip_emoji
 python -m vlp_jax.main --config=configs/clip_places.py --workdir=runs/clip_places
 
+Results: 24 CPU-minutes (2 cores of an AMD EPYC, 2026-12-01, while other work ran, stopped once and
+resumed); the highest point of Grad-CAM is in the box of the named emoji for 0.523 of 256 of
+val_vendor, that of occlusion for 0.582 (a random point: 0.064, the centre: 0.098; docs/explain.md).
+
 Another run to start from is --config.pretrained.emoji.workdir=DIR. `:smoke` starts from scratch.
 """
 
