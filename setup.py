@@ -25,7 +25,16 @@ setup(
     entry_points={
         "console_scripts": [
             f"vlp-jax-{name} = vlp_jax.commands:{name}"
-            for name in ("train", "evaluate", "prepare", "inspect", "compile", "convert", "report")
+            for name in (
+                "train",
+                "evaluate",
+                "prepare",
+                "inspect",
+                "compile",
+                "convert",
+                "report",
+                "explain",
+            )
         ]
     },
     install_requires=[

@@ -28,6 +28,7 @@ TITLES = {"decay": "weight decay of an update at the peak"}
 LEFT_OUT = {
     "clip_emoji": "ours",
     "clip_emoji_resnet": "ours",
+    "clip_places": "ours",
     "siglip_emoji": "ours",
     "staged": "ours, of four objectives of others",
     "vit_gpt2": (

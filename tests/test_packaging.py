@@ -24,6 +24,7 @@ COMMANDS = {
     "compile": "compile",
     "convert": "convert",
     "report": "report",
+    "explain": "explain.__main__",
 }
 
 
@@ -89,9 +90,10 @@ def test_what_setup_names_is_there(monkeypatch):
 
 
 def test_every_entry_point_has_a_command():
+    package = ROOT / "vlp_jax"
     entry_points = {
-        path.stem
-        for path in (ROOT / "vlp_jax").glob("*.py")
+        ".".join(path.relative_to(package).with_suffix("").parts)
+        for path in (*package.glob("*.py"), *package.glob("*/__main__.py"))
         if "__main__" in path.read_text()
         and "run_entry_point(main)" in path.read_text().split("__main__")[-1]
     }

@@ -46,6 +46,11 @@ def report() -> NoReturn:
     _run("report")
 
 
+def explain() -> NoReturn:
+    """`python -m vlp_jax.explain`."""
+    _run("explain.__main__")
+
+
 def _run(name: str) -> NoReturn:
     leave_on_ctrl_c()  # before the module is imported, which takes seconds
     run_entry_point(importlib.import_module(f"vlp_jax.{name}").main)

@@ -3,8 +3,8 @@
 python -m vlp_jax.report RUN [RUN ...] --output=DIR
   writes DIR/index.html: curves of training and evaluation, speed and cost, metrics and configs side
   by side, and, of the newest checkpoint of the first run, images and captions that are found right
-  and wrong, classes, written captions, and attention. --source=KIND:PATTERN names the set of the
-  examples; by default it is that of the config's first evaluator.
+  and wrong, classes, written captions, attention, and heat maps. --source=KIND:PATTERN names the
+  set of the examples; by default it is that of the config's first evaluator.
 """
 
 import os
@@ -128,7 +128,7 @@ def example_parts(
     Raises:
       UserError: the model cannot be loaded.
     """
-    from vlp_jax.reports.attention import attention_examples
+    from vlp_jax.reports.attention import attention_examples, heat_map_examples
     from vlp_jax.reports.captions import caption_examples
     from vlp_jax.reports.classes import zero_shot_figures
     from vlp_jax.reports.examined import Examined
@@ -149,6 +149,7 @@ def example_parts(
         ("Zero-shot classes", lambda: zero_shot_figures(examined)),
         ("Captions", lambda: caption_examples(examined, examples)),
         ("Attention", lambda: attention_examples(examined, examples)),
+        ("Heat maps", lambda: heat_map_examples(examined, examples)),
     ]
 
 

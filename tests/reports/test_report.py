@@ -204,7 +204,9 @@ def page_of_trained(trained):
 @pytest.mark.full
 def test_examples_are_of_the_model_and_their_texts_are_no_code(page_of_trained):
     page = Page(page_of_trained)
-    assert {"retrieval", "zero-shot-classes", "attention", "absent"} <= {*page.sections}
+    assert {"retrieval", "zero-shot-classes", "attention", "heat-maps", "absent"} <= {
+        *page.sections
+    }
     assert "Captions: run has no objective of kind 'captioning'" in page.words
     assert "on 12 images and 12 captions" in page.words
     assert "<script>alert(" in page.words  # as text; Page refuses the tag
@@ -218,7 +220,7 @@ def test_attention_is_that_of_the_class_token_in_float64_numpy(trained):
 
     examined = Examined(open_runs([f"{trained}/run"])[0], f"jsonl:{trained}/set.jsonl", 12)
     config, pixels = examined.model.config.model.image, np.stack([examined.pixels(0)])
-    found = attention_maps(examined, config, pixels)
+    found = attention_maps(examined, pixels)
     images = (pixels / 255 - examined.preprocessor.images.mean) / examined.preprocessor.images.std
     _, state = examined.model.module.apply(
         examined.variables,

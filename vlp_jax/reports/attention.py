@@ -1,46 +1,91 @@
-"""Where the pooled token of a Vision Transformer looks."""
+"""Where the pooled token of a Vision Transformer looks, and which parts of images count for their
+captions."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-import jax
 import numpy as np
 
-from vlp_jax.models.vision.vit_config import ViTConfig
+from vlp_jax.errors import ConfigError
+from vlp_jax.explain.asked import asked, chosen_score
+from vlp_jax.explain.attention_map import AttentionMapConfig
+from vlp_jax.explain.chosen import possible_methods
+from vlp_jax.explain.drawing import over
+from vlp_jax.explain.explained import explained
+from vlp_jax.explain.image_tower import vit_of
+from vlp_jax.explain.method import MethodConfig
+from vlp_jax.explain.panels import method_panels
+from vlp_jax.explain.score import ScoreConfig
 from vlp_jax.reports.examined import Examined, spread
 from vlp_jax.reports.section import Absent, picture, text
 
+POOLED = {
+    "cls": "class token in the last layer",
+    "map": "pooling query",
+    "queries": "first pooling query",
+    "mean": "patches in the last layer, their mean",
+}
+METHODS = ("relevance", "grad_cam", "patch_similarity", "word_attention")
+
 
 def attention_examples(examined: Examined, examples: int) -> str:
-    """Images with the attention of the class token in the last layer, or of the pooling query, as
-    the mean over heads.
+    """Images with the attention of the pooled token, as the mean over heads.
 
     Args:
       examined: model and set.
       examples: number of images.
     Raises:
-      Absent: the image tower is none with such a token.
+      Absent: the image tower has no attention.
     """
-    config = examined.model.config.model.image
-    if not isinstance(config, ViTConfig) or config.pooling not in ("cls", "map"):
-        raise Absent(
-            f"the image tower of {examined.run.name} pools by "
-            f"{getattr(config, 'pooling', config.kind)!r}; attention is shown of a ViT with "
-            "pooling='cls' or 'map'"
-        )
-    data = examined.data
-    chosen = spread(range(len(data)), examples)
+    lacking = AttentionMapConfig().lacks(examined.model.config, ScoreConfig.of())
+    if lacking is not None:
+        raise Absent(f"attention is shown of {lacking}, and {examined.run.name} has another")
+    chosen = spread(range(len(examined.data)), examples)
     pixels = [examined.pixels(number) for number in chosen]
-    maps = attention_maps(examined, config, np.stack(pixels))
+    maps = attention_maps(examined, pixels)
     parts = [
-        '<div class="example">'
-        + examined.picture(number)
-        + picture(over(image, values), "attention")
-        + f"<div>{text(words(examined, number))}</div></div>"
+        example(examined, number, [("attention", over(image, values))])
         for number, image, values in zip(chosen, pixels, maps, strict=True)
     ]
-    where = "class token in the last layer" if config.pooling == "cls" else "pooling query"
+    where = POOLED[vit_of(examined.model.config).pooling]
     return f'<p class="soft">Attention of the {where}, mean over heads.</p>' + "".join(parts)
+
+
+def heat_map_examples(examined: Examined, examples: int) -> str:
+    """Images with the maps of all methods for their first captions.
+
+    Args:
+      examined: model and set.
+      examples: number of images.
+    Raises:
+      Absent: the model has no score of an image and a text, or no method for it.
+    """
+    config = examined.model.config
+    try:
+        score = chosen_score(config, None)
+    except ConfigError as error:
+        raise Absent(f"{examined.run.name} has no score of an image and a text") from error
+    kinds = [MethodConfig.of(kind) for kind in METHODS]
+    methods, messages = possible_methods(kinds, config, score)
+    if not methods or score.kind == "answer":
+        raise Absent(f"no heat maps of {score.kind}: {'; '.join(messages) or 'no caption'}")
+    captioned = [number for number in range(len(examined.data)) if words(examined, number)]
+    parts = []
+    for number in spread(captioned, examples):
+        image = examined.pixels(number)
+        pair, own = asked(examined.model, examined.variables, image, words(examined, number), score)
+        panels = [panel for method in methods for panel in method_panels(method, pair, own, image)]
+        parts.append(example(examined, number, panels))
+    shown = ", ".join(method.kind for method in methods)
+    return f'<p class="soft">For the score "{score.kind}": {shown}.</p>' + "".join(parts)
+
+
+def example(examined: Examined, number: int, panels: Sequence[tuple[str, np.ndarray]]) -> str:
+    """An image, maps over it with their titles, and its first caption, as HTML."""
+    maps = "".join(picture(pixels, title) for title, pixels in panels)
+    return (
+        f'<div class="example">{examined.picture(number)}{maps}'
+        f"<div>{text(words(examined, number))}</div></div>"
+    )
 
 
 def words(examined: Examined, number: int) -> str:
@@ -49,51 +94,9 @@ def words(examined: Examined, number: int) -> str:
     return examined.data.captions[captions[0]] if captions else ""
 
 
-def attention_maps(examined: Examined, config: ViTConfig, pixels: np.ndarray) -> np.ndarray:
-    """Attention float64 [B, side, side] of the pooled token to the patches, with sum 1.
-
-    Raises:
-      Absent: the layers give no queries and keys one by one.
-    """
-    images = (pixels / 255 - np.array(examined.preprocessor.images.mean)) / np.array(
-        examined.preprocessor.images.std
+def attention_maps(examined: Examined, pixels: Sequence[np.ndarray]) -> np.ndarray:
+    """Attention float64 [B, side, side] of the pooled token to the patches, with sum 1."""
+    pairs = explained(
+        examined.model, examined.variables, pixels, [""] * len(pixels), ScoreConfig.of()
     )
-    _, state = examined.model.module.apply(
-        examined.variables,
-        images.astype(np.float32),
-        method="embed",
-        capture_intermediates=lambda module, _: module.name in ("query", "key"),
-        mutable=["intermediates"],
-    )
-    found = pooled_attention(state["intermediates"]["model"]["image"], config)
-    if found is None:
-        raise Absent(f"the layers of {examined.run.name} are scanned or fused")
-    query, key = (np.asarray(part, np.float64) for part in found)
-    # of the first query alone, float [B, heads, features]
-    logits = np.einsum("bhk,bnhk->bhn", query[:, 0], key) / key.shape[-1] ** 0.5
-    weights = np.asarray(jax.nn.softmax(logits, axis=-1), np.float64).mean(axis=1)
-    patches = weights[:, -(config.side**2) :]
-    patches = patches / patches.sum(axis=1, keepdims=True)
-    return patches.reshape(-1, config.side, config.side)
-
-
-def pooled_attention(tower: Mapping[str, Any], config: ViTConfig) -> tuple[Any, Any] | None:
-    """Queries and keys [B, N, heads, features] of the attention that pools; None where they are
-    not there."""
-    if config.pooling == "map":
-        layer: Any = tower.get("pooling_head", {})
-    else:
-        layer = tower.get("transformer", {}).get(f"layer_{config.size.depth - 1}", {})
-    parts = layer.get("attention", {})
-    if "query" not in parts or "key" not in parts:
-        return None
-    return parts["query"]["__call__"][0], parts["key"]["__call__"][0]
-
-
-def over(image: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """A map [h, w] drawn over an image uint8 [H, W, 3]: what is looked at stays bright."""
-    height, width = image.shape[:2]
-    rows = np.arange(height) * values.shape[0] // height
-    columns = np.arange(width) * values.shape[1] // width
-    light = values[np.ix_(rows, columns)] / values.max()
-    return np.clip(image * (0.2 + 0.8 * light[..., None]), 0, 255).astype(np.uint8)
+    return AttentionMapConfig().maps(pairs)

@@ -2,7 +2,8 @@
 
 `embedded:emoji/train`; `embedded:emoji_vqa/train`, questions about them;
 `embedded:emoji_dialogues/train`, dialogues made of these questions; and
-`embedded:emoji_scenes/train`, scenes composed of the emoji, with masks.
+`embedded:emoji_scenes/train` and `embedded:emoji_places/train`, scenes composed of the emoji, with
+masks and boxes.
 """
 
 import importlib.resources
@@ -13,13 +14,14 @@ import pathlib
 from vlp_jax.data.samples import Source
 from vlp_jax.data.sources import arrayrecord
 from vlp_jax.data.sources.embedded_dialogues import dialogue_source
-from vlp_jax.data.sources.embedded_scenes import SceneSource
+from vlp_jax.data.sources.embedded_scenes import PlacedSceneSource, SceneSource
 from vlp_jax.data.sources.embedded_vqa import QuestionSource, read_questions
 from vlp_jax.errors import DataError
 
 QUESTIONS = {"emoji_vqa": "emoji"}  # question set -> set of its images
 DIALOGUES = {"emoji_dialogues": "emoji_vqa"}  # dialogue set -> set of its questions
-SCENES = {"emoji_scenes": "emoji"}  # set of scenes -> set of the images in them
+# set of scenes -> set of the images in them
+SCENES = {"emoji_scenes": "emoji", "emoji_places": "emoji"}
 SETS = ("emoji", *QUESTIONS, *DIALOGUES, *SCENES)
 
 
@@ -52,7 +54,8 @@ def open_embedded(rest: str) -> Source:
             f"embedded:{rest}: no such set; write embedded:SET/SPLIT, sets: {', '.join(SETS)}"
         )
     if name in SCENES:
-        return SceneSource(open_embedded(f"{SCENES[name]}/{split}"), f"embedded:{rest}")
+        kind = PlacedSceneSource if name == "emoji_places" else SceneSource
+        return kind(open_embedded(f"{SCENES[name]}/{split}"), f"embedded:{rest}")
     questions = DIALOGUES.get(name, name)
     if questions not in QUESTIONS:
         return arrayrecord.ArrayRecordSource(folder(name), split, spec=f"embedded:{rest}")
@@ -64,8 +67,8 @@ def open_embedded(rest: str) -> Source:
             )
         )
         raise DataError(f"embedded:{rest}: no split {split!r}; splits: {splits}")
-    kind = dialogue_source if name in DIALOGUES else QuestionSource
-    return kind(
+    opened = dialogue_source if name in DIALOGUES else QuestionSource
+    return opened(
         open_embedded(f"{QUESTIONS[questions]}/{split}"), read_questions(path), f"embedded:{rest}"
     )
 

@@ -3,6 +3,7 @@
 import functools
 import logging
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -28,7 +29,10 @@ class MultiHeadAttention(nn.Module):
 
     The attention weights of each call, float32 [B, H, N, M], are sown as `weights`, a tuple, into
     the collection "attention" where the caller makes it mutable (`apply(...,
-    mutable="attention")`). They are not computed otherwise.
+    mutable="attention")`). They are not computed otherwise. Where the caller passes a collection
+    "attention_offset" of the same structure, its values are added to the weights of each call, by
+    plain matrix products: the gradients with respect to them are those with respect to the
+    weights.
 
     Args of the call:
       query: [B, N, D] tokens that attend.
@@ -118,15 +122,7 @@ class MultiHeadAttention(nn.Module):
             visible=visible,
             bias=bias,
         )
-        if self.is_mutable_collection("attention") and not self.is_initializing():
-            self.sow("attention", "weights", attention_weights(q, k, **pairs))
-        drop = (
-            (self.make_rng("dropout"), options.attention_dropout)
-            if self.train and options.attention_dropout
-            else None
-        )
-        attended = attend(q, k, v, **pairs, drop=drop, attention=options.attention)
-        attended = checkpoint_name(attended, "attended")
+        attended = checkpoint_name(self.attended(q, k, v, pairs), "attended")
         attended = rearrange(attended, "b n (h k) -> b n h k", h=options.heads)
         return precision.dense(
             options.width,
@@ -136,6 +132,39 @@ class MultiHeadAttention(nn.Module):
             kernel_init=initial["residual"],
             use_bias=options.bias,
         )(attended)
+
+    def attended(
+        self, q: jax.Array, k: jax.Array, v: jax.Array, pairs: dict[str, Any]
+    ) -> jax.Array:
+        """`attend`, or the values by the caller's weights where it gives an offset of them.
+
+        Args:
+          q, k, v: [B, N, H K] and twice [B, M, H K].
+          pairs: arguments of `attention_weights`.
+        """
+        recorded = self.recorded(q, k, pairs)
+        if recorded is not None:
+            return weighted(recorded, v, heads=self.options.heads)
+        rate = self.options.attention_dropout
+        drop = (self.make_rng("dropout"), rate) if self.train and rate else None
+        return attend(q, k, v, **pairs, drop=drop, attention=self.options.attention)
+
+    def recorded(self, q: jax.Array, k: jax.Array, pairs: dict[str, Any]) -> jax.Array | None:
+        """Sows the attention weights where the caller asks for them.
+
+        Args:
+          q, k: [B, N, H K] and [B, M, H K].
+          pairs: arguments of `attention_weights`.
+        Returns: the weights with the caller's offset, float32 [B, H, N, M]; None without one.
+        """
+        if not self.is_mutable_collection("attention") or self.is_initializing():
+            return None
+        weights = attention_weights(q, k, **pairs)
+        call = len(self.get_variable("attention", "weights", ()))
+        self.sow("attention", "weights", weights)
+        if not self.has_variable("attention_offset", "weights"):
+            return None
+        return weights + self.get_variable("attention_offset", "weights")[call]
 
     def kept(self, name: str, new: jax.Array | None, cache: Cache) -> jax.Array:
         """All keys, or all values, of the cache, after `new` [B, n, H K] is written to it."""
@@ -339,6 +368,11 @@ def plain_attention(
         weights = jnp.where(
             jax.random.bernoulli(key, 1.0 - rate, weights.shape), weights / (1.0 - rate), 0.0
         )
+    return weighted(weights, v, heads=heads)
+
+
+def weighted(weights: jax.Array, v: jax.Array, *, heads: int) -> jax.Array:
+    """The values by the attention weights [B, H, N, M] of each head: [B, M, H K] -> [B, N, H K]."""
     v = rearrange(v, "b n (h k) -> b n h k", h=heads)
     return rearrange(
         jnp.einsum("bhnm,bmhk->bnhk", weights.astype(v.dtype), v), "b n h k -> b n (h k)"
