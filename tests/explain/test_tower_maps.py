@@ -163,6 +163,7 @@ def test_relevance_is_that_in_numpy(pair):
     )
 
 
+@pytest.mark.full
 def test_an_offset_of_zero_changes_nothing_and_no_variable_is_added(pair):
     plain = pair.module.apply(pair.variables, pair.batch["image"], method="embed")[0]
     zeros = {"attention": {"weights": (jnp.zeros((1, HEADS, 5, 5)),)}}
@@ -233,6 +234,7 @@ def test_grad_cam_is_the_positive_part_of_the_weighted_sum():
     assert grad_cam(features, gradients).tolist() == [[0.0, 3.5]]
 
 
+@pytest.mark.full
 def test_grad_cam_of_a_resnet_is_that_by_hand():
     model, variables, _ = vlp_jax.create_model(
         load_config("configs/clip_emoji_resnet.py:smoke", [("model.image.image_size", "32")])

@@ -77,6 +77,7 @@ def test_word_attention_is_grad_cam_of_the_cross_attention(albef):
     np.testing.assert_allclose(method.maps(albef)[1], mean, rtol=1e-9)
 
 
+@pytest.mark.full
 def test_gradients_of_the_attention_are_those_of_the_score(albef):
     """The first-order change of the score by a change of all attention weights."""
     import jax
@@ -134,7 +135,8 @@ def test_relevance_passes_through_every_fusion_and_decoder(name, kind):
     pairs = pairs_of(name, kind)
     assert RelevanceConfig().lacks(pairs.config, pairs.score) is None
     found = RelevanceConfig().maps(pairs)
-    assert found.shape == (2, 4, 4) and np.isfinite(found).all() and found.min() >= 0
+    side = pairs.config.model.image.side
+    assert found.shape == (2, side, side) and np.isfinite(found).all() and found.min() >= 0
     assert np.ptp(found, axis=(1, 2)).min() > 0
 
 

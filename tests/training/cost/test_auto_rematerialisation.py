@@ -61,6 +61,7 @@ def test_the_first_that_fits_is_taken_and_reported(monkeypatch, capsys, memory, 
     assert line.endswith(f"a GPU has {gigabytes(memory * GIGABYTE)}\n")
 
 
+@pytest.mark.full
 def test_a_compiler_that_refuses_for_want_of_memory_does_not_end_the_search(monkeypatch):
     def refuse(self):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory in hbm")
