@@ -117,8 +117,12 @@ def gcs_handler(storage, faults):
     return Handler
 
 
+# TensorStore reads the address of GCS once in a process.
+PORT = [0]
+
+
 @contextlib.contextmanager
-def gcs(port: int = 0) -> Generator[tuple[dict[str, str], Faults], None, None]:
+def gcs() -> Generator[tuple[dict[str, str], Faults], None, None]:
     """A GCS with one bucket; yields the variables of the environment that lead to it, and its
     faults."""
     from gcp_storage_emulator.handlers.buckets import create_bucket
@@ -135,9 +139,10 @@ def gcs(port: int = 0) -> Generator[tuple[dict[str, str], Faults], None, None]:
 
     storage.get_file_list = list_range
     create_bucket(BUCKET, storage)
-    httpd = server.HTTPServer(("127.0.0.1", port), gcs_handler(storage, faults))
+    httpd = server.HTTPServer(("127.0.0.1", PORT[0]), gcs_handler(storage, faults))
     thread = threading.Thread(target=partial(httpd.serve_forever, 0.05), daemon=True)
     thread.start()
+    PORT[0] = httpd.server_address[1]
     url = f"http://127.0.0.1:{httpd.server_address[1]}"
     try:
         yield (
@@ -199,3 +204,17 @@ def serving(scheme: str) -> Generator[tuple[str, Faults | None], None, None]:
         finally:
             os.environ.clear()
             os.environ.update(before)
+            forget()
+
+
+def forget():
+    """Closes what libraries keep of a server that is gone."""
+    import fsspec
+    from etils.epath import backend
+    from orbax.checkpoint._src.path import gcs_utils
+
+    for name in ("gcs", "s3"):
+        with contextlib.suppress(ImportError):
+            fsspec.get_filesystem_class(name).clear_instance_cache()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    gcs_utils.get_bucket.cache_clear()

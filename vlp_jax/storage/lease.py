@@ -15,6 +15,7 @@ import os
 import socket
 import threading
 import time
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -148,12 +149,14 @@ def lock_of(workdir: str) -> str:
 
 
 def this_process() -> dict[str, Any]:
-    """What identifies this process among all others, also of other machines and containers."""
+    """What identifies a run of this process among all others, also of other machines and
+    containers."""
     return {
         "process": os.getpid(),
         "host": socket.gethostname(),
         "machine": machine(),
         "started": started(os.getpid()),
+        "token": uuid.uuid4().hex,
         "renewals": 0,
     }
 

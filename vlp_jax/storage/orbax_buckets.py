@@ -1,4 +1,4 @@
-"""Orbax on buckets: S3 beside GCS, retries that end, and no need to read a bucket's settings.
+"""Orbax on buckets: S3 as GCS, retries that end, and no need to read a bucket's settings.
 
 Orbax writes `gs://` paths by TensorStore's driver and commits a checkpoint by writing
 `commit_success.txt` last; it finds small files by etils.epath, which uses fsspec (gcsfs, s3fs). It
