@@ -14,6 +14,7 @@ from http import server
 from urllib.parse import parse_qs, unquote, urlparse
 
 BUCKET = "a-bucket"
+os.environ.setdefault("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read when gcsfs is imported
 
 
 class Faults:
@@ -149,7 +150,6 @@ def gcs() -> Generator[tuple[dict[str, str], Faults], None, None]:
             {
                 "TENSORSTORE_GCS_HTTP_URL": url,
                 "STORAGE_EMULATOR_HOST": url,
-                "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
                 "GOOGLE_CLOUD_PROJECT": "a-project",
                 "NO_GCE_CHECK": "true",
             },

@@ -85,10 +85,15 @@ def test_a_killed_process_of_this_machine_is_not_waited_for(folder, monkeypatch)
     acquire(folder).release()
 
 
-def test_this_process_and_unreadable_holders_do_not_count_as_dead():
+def test_a_lock_that_was_copied_from_a_folder_holds_nothing(folder, monkeypatch):
+    monkeypatch.setattr(lease, "EXPIRY", 1000.0)
+    bucket.write(f"{folder}/lock", b"process 12 of host\n")
+    acquire(folder).release()
+
+
+def test_this_process_and_unknown_holders_do_not_count_as_dead():
     assert not lease.is_dead(lease.this_process())
     assert not lease.is_dead(ELSEWHERE)
-    assert not lease.is_dead(lease.described(b"no JSON"))
     assert lease.is_dead({**lease.this_process(), "started": "1"})  # its number was given again
 
 

@@ -6,6 +6,7 @@ their URL, of which a StorageError is passing; those of a local file are OSError
 
 import contextlib
 import os
+import re
 import shutil
 
 from vlp_jax.storage import bucket
@@ -99,6 +100,15 @@ def names_in(folder: str) -> list[str]:
     if is_bucket(folder):
         return list(dict.fromkeys(key.partition("/")[0] for key in bucket.keys_below(folder)))
     return os.listdir(folder)
+
+
+def committed_steps(folder: str) -> list[int]:
+    """The steps of the finished checkpoints in a folder of a bucket, ascending; raises as
+    `is_file`."""
+    finished = re.compile(f"(0|[1-9][0-9]*)/{re.escape(COMMITTED)}", re.ASCII)
+    return sorted(
+        int(found[1]) for found in map(finished.fullmatch, bucket.keys_below(folder)) if found
+    )
 
 
 def move_folder(source: str, target: str) -> None:

@@ -124,7 +124,7 @@ def left_generation(workdir: str, here: dict[str, Any]) -> bytes | None:
         other = described(text)
         if first is None:
             first = generation
-            if text == FREE or is_dead(other) or other == here:
+            if not other or is_dead(other) or other == here:
                 return generation
             report(
                 f"{workdir} is held by {shown(other)}: waiting until it renews its lease, or at "
@@ -196,7 +196,8 @@ def contents(holder: dict[str, Any]) -> bytes:
 
 
 def described(text: bytes) -> dict[str, Any]:
-    """The holder that a lock names; {} where it cannot be read."""
+    """The holder that a lock names; {} for a free one, and for that of a folder that was copied to
+    the bucket."""
     try:
         found = json.loads(text)
     except ValueError:

@@ -27,8 +27,7 @@ import orbax.checkpoint as ocp
 from vlp_jax.distributed.exchange import several_hosts
 from vlp_jax.errors import CheckpointError
 from vlp_jax.sharding.parameter_sharding import path_of
-from vlp_jax.storage import bucket
-from vlp_jax.storage.files import COMMITTED, read_text
+from vlp_jax.storage.files import committed_steps, read_text
 from vlp_jax.storage.files import names_in as names_there
 from vlp_jax.storage.orbax_buckets import prepare
 from vlp_jax.storage.paths import absolute, is_bucket
@@ -70,9 +69,7 @@ def finished_steps(folder: str) -> list[int]:
       CheckpointError: the folder cannot be listed; a StorageError where its bucket does not answer.
     """
     if is_bucket(folder):
-        finished = re.compile(f"(0|[1-9][0-9]*)/{re.escape(COMMITTED)}", re.ASCII)
-        found = map(finished.fullmatch, bucket.keys_below(folder))
-        return sorted(int(match[1]) for match in found if match)
+        return committed_steps(folder)
     return sorted(int(name) for name in names_in(folder) if is_checkpoint(folder, name))
 
 
