@@ -59,6 +59,7 @@ def saved(workdir):
     return finished_steps(checkpoint_folder(workdir))
 
 
+@pytest.mark.variants
 def test_a_run_in_a_bucket_has_the_numbers_of_one_in_a_folder(train, folder, local):
     train(folder, "steps=6")
     assert rows(folder) == rows(local)
@@ -71,6 +72,7 @@ def test_a_run_in_a_bucket_has_the_numbers_of_one_in_a_folder(train, folder, loc
         vlp_jax.load(folder, step=3)
 
 
+@pytest.mark.variants
 def test_a_save_without_its_last_object_does_not_count_and_is_cleaned(train, folder, local, capsys):
     train(folder, "steps=4")
     bucket.delete(f"{folder}/checkpoints/4/commit_success.txt")
@@ -87,7 +89,7 @@ def test_a_save_without_its_last_object_does_not_count_and_is_cleaned(train, fol
     assert not bucket.is_object(f"{folder}/checkpoints/4/left")
 
 
-@pytest.mark.variants
+@pytest.mark.full
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(train, folder, local, capsys):
     train(folder, "steps=4")
     place = f"{folder}/checkpoints/4/params"
@@ -106,7 +108,7 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_used(train, folder
     assert rows(folder) == rows(local)
 
 
-@pytest.mark.variants
+@pytest.mark.full
 def test_checkpoints_may_be_copied_from_a_folder_to_a_bucket_and_back(
     train, folder, local, tmp_path
 ):
@@ -121,7 +123,7 @@ def test_checkpoints_may_be_copied_from_a_folder_to_a_bucket_and_back(
     assert rows(f"{tmp_path}/back")[:6] == rows(local)
 
 
-@pytest.mark.variants
+@pytest.mark.full
 def test_a_run_begins_from_one_in_a_bucket(train, folder, local, tmp_path):
     files.upload_folder(local, f"{folder}/other")
     for name, place in (("a", local), ("b", f"{folder}/other")):
@@ -146,9 +148,9 @@ def test_storage_that_does_not_answer_on_reading_proves_no_damage(
 ):
     files.upload_folder(local, folder)
     # the arrays themselves, which TensorStore reads; gcsfs repeats its own requests for a minute
-    arrays = re.compile("/params/.*(manifest|/d/)")
+    arrays = re.compile("/ema/.*(manifest|/d/)")
     faults.at = lambda method, key: setattr(faults, "status", 503 if arrays.search(key) else None)
-    with pytest.raises(StorageError, match="params cannot be read, which proves no damage") as it:
+    with pytest.raises(StorageError, match="ema cannot be read, which proves no damage") as it:
         vlp_jax.load(folder)
     assert it.value.status == PASSING
     assert names_in(f"{folder}/checkpoints") == ["4", "6"]
