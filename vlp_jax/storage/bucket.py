@@ -74,10 +74,9 @@ def _located(url: str) -> tuple[Any, str]:
 
 
 def _words(error: BaseException) -> str:
-    """The first line of a message, without TensorStore's own state."""
-    return (
-        str(error).strip().splitlines()[0].partition(" [http_response")[0].partition(" [source")[0]
-    )
+    """The first line of a message, without the answer and TensorStore's own state."""
+    line = (str(error).strip().splitlines() or [""])[0]
+    return line.partition(" [http_response")[0].partition(" [source")[0]
 
 
 def _named(url: str, error: Exception) -> Exception:
