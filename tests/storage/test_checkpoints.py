@@ -156,6 +156,28 @@ def test_storage_that_does_not_answer_on_reading_proves_no_damage(
     assert names_in(f"{folder}/checkpoints") == ["4", "6"]
 
 
+@pytest.mark.parametrize(
+    "failing", ["params/.*(manifest|/d/)", pytest.param("_CHECKPOINT", marks=pytest.mark.full)]
+)
+def test_storage_that_does_not_answer_during_a_save_is_named_and_its_save_does_not_count(
+    folder, faults, few_retries, tiny, failing
+):
+    """In a request of TensorStore, and in one of gcsfs, which is repeated for half a minute."""
+
+    def at(method, key):
+        hit = method == "POST" and re.search(f"checkpoints/4/.*{failing}", key)
+        faults.status = 503 if hit else None
+
+    faults.at = at
+    arguments = [f"--config={ROOT}/configs/clip_emoji.py:smoke", f"--workdir={folder}"]
+    with pytest.raises(StorageError, match="storage does not answer") as it:
+        main.main([*arguments, *tiny(*PLAN, "steps=6")])
+    assert it.value.status == PASSING
+    assert f"{folder}/checkpoints" in str(it.value)
+    faults.at, faults.status = lambda method, key: None, None
+    assert saved(folder) == [2]
+
+
 def test_the_functions_of_orbax_that_are_replaced_are_there(monkeypatch):
     from orbax.checkpoint._src.path import gcs_utils
     from orbax.checkpoint._src.serialization import tensorstore_utils
