@@ -8,6 +8,7 @@ tests/storage/test_orbax_buckets.py notices when they change.
 """
 
 import functools
+import logging
 import os
 from typing import Any
 
@@ -60,6 +61,8 @@ def patch_orbax() -> None:
     gcs_utils: Any = paths
     tensorstore_utils: Any = stores
 
+    for library in ("gcsfs", "s3fs"):  # they log errors with tracebacks besides raising them
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     for scheme in ("gs", "gcs", "s3"):
         # objects written by TensorStore are not in fsspec's cache
         fsspec.config.conf.setdefault(scheme, {}).setdefault("use_listings_cache", False)
