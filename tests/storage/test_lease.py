@@ -103,6 +103,17 @@ def test_a_lost_answer_to_the_creation_of_the_lock_is_noticed(folder):
     assert lease.left_generation(folder, here)
 
 
+def test_a_lost_answer_to_a_renewal_costs_no_lease(folder):
+    said = []
+    held = lease.acquire(folder, said.append)
+    left_by(folder, {**held.holder, "renewals": -1})  # what was stored, unknown to the holder
+    time.sleep(4 * lease.HEARTBEAT)
+    assert said == []
+    assert lease.described(bucket.read(f"{folder}/lock"))["renewals"] > 1
+    held.release()
+    assert bucket.read(f"{folder}/lock") == lease.FREE
+
+
 def test_the_holder_of_a_lease_that_was_taken_over_is_told(folder):
     said, told = [], threading.Event()
 

@@ -57,7 +57,7 @@ class Lease:
                 renewed = bucket.write_if(
                     lock_of(self.workdir), contents(self.holder), self.generation
                 )
-                if renewed is None:  # a repeated request may have succeeded the first time
+                if renewed is None:  # a request whose answer was lost may have succeeded
                     renewed = self.own_generation()
             except (UserError, OSError):
                 continue  # cut off: the next save says so, unless the storage answers before
@@ -71,12 +71,12 @@ class Lease:
             self.generation = renewed
 
     def own_generation(self) -> bytes | None:
-        """The generation of the lock if it holds what this process wrote; None otherwise."""
+        """The generation of the lock if this lease wrote it; None otherwise."""
         try:
             found, generation = bucket.read_with_generation(lock_of(self.workdir))
         except FileNotFoundError:
             return None
-        return generation if found == contents(self.holder) else None
+        return generation if described(found).get("token") == self.holder["token"] else None
 
     def release(self) -> None:
         """Ends the renewals, and empties the lock if it is still this one's."""
@@ -124,7 +124,7 @@ def left_generation(workdir: str, here: dict[str, Any]) -> bytes | None:
         other = described(text)
         if first is None:
             first = generation
-            if not other or is_dead(other) or other == here:
+            if not other or is_dead(other) or other.get("token") == here["token"]:
                 return generation
             report(
                 f"{workdir} is held by {shown(other)}: waiting until it renews its lease, or at "
