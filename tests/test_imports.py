@@ -20,6 +20,7 @@ FLOORS = {
     "metrics": 0,
     "sharding": 0,
     "distributed": 0,
+    "storage": 0,
     "hardware": 0,
     "models": 1,
     "objectives": 2,

@@ -40,8 +40,9 @@ from vlp_jax.printing import safe_print as print
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh, shown
 from vlp_jax.sharding.rules import build_layout
+from vlp_jax.storage.files import write_atomically
+from vlp_jax.storage.paths import check_place, is_url, name_of
 from vlp_jax.training.evaluation import build_heads, build_predictor, build_text_generator
-from vlp_jax.training.hooks.metric_writers import write_atomically
 from vlp_jax.training.restore import find_step, restore_config
 
 TASKS = tuple(TaskConfig.kinds)
@@ -116,7 +117,7 @@ def evaluate(given: argparse.Namespace) -> None:
             results,
             tasks,
             dataset=given.source,
-            model=os.path.basename(os.path.abspath(given.workdir)),
+            model=name_of(given.workdir),
             pretrained=given.workdir if given.step is None else f"{given.workdir}@{given.step}",
         )
     text = json.dumps(shown_results, indent=2)
@@ -250,6 +251,8 @@ def check_output(path: str | None) -> None:
     Raises:
       ConfigError: it cannot.
     """
+    if path and is_url(path):
+        return check_place("--output", path)
     folder = os.path.dirname(os.path.abspath(path or "."))
     if path and (not os.path.isdir(folder) or os.path.isdir(path)):
         raise ConfigError(

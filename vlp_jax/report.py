@@ -76,8 +76,10 @@ def write_report(
     from vlp_jax.reports.page import page
     from vlp_jax.reports.records import open_runs
     from vlp_jax.reports.section import Absent, Section
-    from vlp_jax.training.hooks.metric_writers import write_atomically
+    from vlp_jax.storage.files import make_folder, write_atomically
+    from vlp_jax.storage.paths import check_place
 
+    check_place("--output", output)
     records = open_runs([os.fspath(run) for run in runs], components)
     sections, absent = [], []
     for title, body in parts(records, source, samples, examples):
@@ -89,7 +91,7 @@ def write_report(
     html = page(f"Report: {names}", subtitle(records), sections, absent)
     path = os.path.join(output, "index.html")
     try:
-        os.makedirs(output, exist_ok=True)
+        make_folder(os.fspath(output))
         write_atomically(path, html)
     except OSError as error:
         raise ConfigError(f"--output: {path} cannot be written: {error.strerror}") from error

@@ -204,6 +204,32 @@ def test_a_new_checkpoint_gives_tpu_vm_all_its_restarts_again(run, worker, tmp_p
     wait_for(lambda: "has ended with status 0" in (folder / "run.log").read_text())
 
 
+def test_the_restarts_of_a_run_in_a_bucket_are_counted_by_its_checkpoints(run, worker, tmp_path):
+    folder = worker(
+        '[ "$2" = vlp_jax.storage.newest ] && { echo "$3" >> $HERE/looked; '
+        '[ "$3" = gs://b/run ] && cat $HERE/newest; exit; }; '
+        + NOTE
+        + "[ $count = 4 ] && exit 0; [ $count = 2 ] && echo 10 > $HERE/newest; exit 1"
+    )
+    (tmp_path / "newest").write_text("-1\n")
+    flags = ("--config=c", "--workdir=gs://b/run")
+    run("tpu_vm.sh", "run", "mine", "--restarts=2", "--", *flags, gcloud=GCLOUD)
+    wait_for(lambda: "has ended with status 0" in (folder / "run.log").read_text())
+    assert set((tmp_path / "looked").read_text().split()) == {"gs://b/run"}
+
+
+def test_local_multiprocess_writes_no_folder_for_a_workdir_in_a_bucket(run, tmp_path):
+    done = run(
+        "local_multiprocess.sh",
+        "--config=c",
+        "--workdir=gs://b/runs/two",
+        python='[ "$2" = vlp_jax.storage.newest ] && { echo 3; exit; }; echo "$*"',
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--workdir=gs://b/runs/two" in (tmp_path / "two.process1.log").read_text()
+    assert not (tmp_path / "gs:").exists()
+
+
 def test_tpu_vm_run_refuses_a_second_run_stop_waits_until_it_is_saved_and_run_trains_again(
     run, worker, tmp_path
 ):
@@ -251,7 +277,7 @@ def test_tpu_vm_copies_the_working_tree_as_it_is(run, tmp_path):
         "configs/a b.py": "changed",
         "configs/new.py": "new",
     }
-    assert (tmp_path / "python").read_text() == "-m pip install -q .[tpu]\n"
+    assert (tmp_path / "python").read_text() == "-m pip install -q .[tpu,gcs]\n"
 
 
 @pytest.mark.parametrize("has_python", [False, True])
@@ -537,37 +563,46 @@ def test_local_multiprocess_passes_every_flag_of_the_program_on(run):
 # GKE and Docker
 
 
-def documents(name):
-    """The JobSet of a file, and the other documents by kind."""
-    found = {
-        document["kind"]: document for document in yaml.safe_load_all((LAUNCH / name).read_text())
-    }
+def documents(name, mounted=False):
+    """The JobSet of a file, and the other documents by kind; with its optional mount of the bucket,
+    if `mounted`."""
+    text = (LAUNCH / name).read_text()
+    if mounted:
+        text = re.sub("^( +)# mount: ", r"\1", text, flags=re.MULTILINE)
+    found = {document["kind"]: document for document in yaml.safe_load_all(text)}
     return found.pop("JobSet"), found
 
 
 @pytest.mark.parametrize("name", ["gke_jobset.yaml", "gke_jobset_gpu.yaml"])
-def test_a_jobset_has_grace_to_save_shared_memory_and_a_bucket_that_renames_folders(name):
-    jobset, others = documents(name)
+@pytest.mark.parametrize("mounted", [False, True])
+def test_a_jobset_has_grace_to_save_shared_memory_and_a_bucket_as_workdir(name, mounted):
+    """The bucket may be mounted too, so that folders in it can be renamed."""
+    jobset, others = documents(name, mounted)
     job = jobset["spec"]["replicatedJobs"][0]["template"]["spec"]
     pod = job["template"]["spec"]
     (container,) = pod["containers"]
     assert job["parallelism"] == job["completions"] and job["completionMode"] == "Indexed"
     assert pod["terminationGracePeriodSeconds"] >= 300
-    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
     volumes = {volume["name"]: volume for volume in pod["volumes"]}
-    assert mounted.keys() == volumes.keys()
-    assert mounted["shared-memory"] == "/dev/shm" and volumes["shared-memory"]["emptyDir"] == {
+    assert mounts.keys() == volumes.keys()
+    assert mounts["shared-memory"] == "/dev/shm" and volumes["shared-memory"]["emptyDir"] == {
         "medium": "Memory"
     }
-    bucket = volumes["bucket"]["csi"]
-    assert bucket["driver"] == "gcsfuse.csi.storage.gke.io"
-    assert bucket["volumeAttributes"]["mountOptions"].split(",") == [
-        "implicit-dirs",
-        "rename-dir-limit=200000",
-    ]
+    assert ("bucket" in volumes) == mounted
+    if mounted:
+        assert mounts["bucket"] == "/bucket"
+        bucket = volumes["bucket"]["csi"]
+        assert bucket["driver"] == "gcsfuse.csi.storage.gke.io"
+        assert bucket["volumeAttributes"]["mountOptions"].split(",") == [
+            "implicit-dirs",
+            "rename-dir-limit=200000",
+        ]
+        annotations = job["template"]["metadata"]["annotations"]
+        assert annotations == {"gke-gcsfuse/volumes": "true"}
     assert pod["serviceAccountName"] == others["ServiceAccount"]["metadata"]["name"]
     assert all(argument.partition("=")[0].startswith("--") for argument in container["args"])
-    assert f"--workdir={mounted['bucket']}/" in "\n".join(container["args"])
+    assert "--workdir=gs://BUCKET/runs/" in "\n".join(container["args"])
 
 
 @pytest.mark.parametrize("name", ["gke_jobset.yaml", "gke_jobset_gpu.yaml"])

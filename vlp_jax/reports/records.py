@@ -11,6 +11,8 @@ from typing import Any
 from vlp_jax.config import to_tree
 from vlp_jax.config.tree import flatten
 from vlp_jax.errors import CheckpointError, ConfigError, UserError
+from vlp_jax.storage.files import read_text
+from vlp_jax.storage.paths import absolute
 from vlp_jax.training.checkpoints.format import checkpoint_folder, finished_steps, read_metadata
 from vlp_jax.training.hooks.metric_writers import parsed_rows
 from vlp_jax.training.restore import restore_config
@@ -41,8 +43,7 @@ class RunRecord:
         """{dotted key: value} of the config: config.json, else that of the newest checkpoint; {}
         where neither can be read."""
         try:
-            with open(os.path.join(self.folder, "config.json"), encoding="utf-8") as file:
-                return flatten(json.load(file))
+            return flatten(json.loads(read_text(os.path.join(self.folder, "config.json"))))
         except (OSError, ValueError):
             pass
         try:
@@ -88,7 +89,7 @@ def open_runs(folders: Sequence[str], components: Collection[str] = ()) -> list[
       CheckpointError: a folder has neither metrics nor checkpoints.
       ConfigError: a folder is given twice.
     """
-    paths = [os.path.abspath(folder) for folder in folders]
+    paths = [absolute(folder) for folder in folders]
     twice = next((path for path in paths if paths.count(path) > 1), None)
     if twice is not None:
         raise ConfigError(f"{twice}: is given twice")
@@ -102,7 +103,7 @@ def open_run(folder: str, name: str, components: Collection[str]) -> RunRecord:
     """A run; raises as `open_runs`."""
     rows, damaged = parsed_rows(os.path.join(folder, "metrics.jsonl"))
     checkpoints = checkpoint_folder(folder)
-    steps = finished_steps(checkpoints) if os.path.isdir(checkpoints) else []
+    steps = finished_steps(checkpoints)
     if not rows and not steps:
         raise CheckpointError(
             f"{folder}: has neither metrics.jsonl with a row nor a checkpoint; give the --workdir "

@@ -20,6 +20,7 @@ from vlp_jax.reporting import report
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.linear_maps import WORDS
 from vlp_jax.sharding.parameter_sharding import Axes
+from vlp_jax.storage.paths import parent
 from vlp_jax.training.build import Run, example_batch
 from vlp_jax.training.checkpoints.format import describe, flat, unflat
 from vlp_jax.training.checkpoints.read_errors import read_together
@@ -193,11 +194,7 @@ def origin_at(name: str, source: WeightSource, spec: PretrainedConfig, run: Run)
 
 def folder_of(spec: PretrainedConfig, workdir: str) -> str:
     """The workdir that an entry names; that of a stage is next to this one."""
-    return (
-        spec.workdir or ""
-        if spec.stage is None
-        else os.path.join(os.path.dirname(os.path.abspath(workdir)), spec.stage)
-    )
+    return spec.workdir or "" if spec.stage is None else os.path.join(parent(workdir), spec.stage)
 
 
 def grouped(paths: Sequence[str]) -> str:

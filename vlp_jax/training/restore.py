@@ -10,6 +10,8 @@ from vlp_jax.objectives.pretraining_module import PretrainingModule
 from vlp_jax.reporting import remark
 from vlp_jax.sharding.layout import Layout
 from vlp_jax.sharding.mesh import replicated
+from vlp_jax.storage.orbax_buckets import prepare
+from vlp_jax.storage.paths import check_place
 from vlp_jax.training.build import example_batch
 from vlp_jax.training.checkpoints.format import (
     checkpoint_folder,
@@ -31,8 +33,12 @@ def find_step(folder: str, step: int | None) -> int:
 
     Raises:
       CheckpointError: there is no such checkpoint.
+      ConfigError: the folder is the URL of something else than a bucket, or a package for it is
+        not installed.
     """
+    check_place("workdir", folder)
     checkpoints = checkpoint_folder(folder)
+    prepare(checkpoints)
     steps = finished_steps(checkpoints)
     if not steps:
         raise CheckpointError(f"{folder}: holds no checkpoint (looked in {checkpoints})")

@@ -390,7 +390,7 @@ class Trainer:
     ) -> None:
         with contextlib.ExitStack() as stack:
             stack.callback(self.close_input_and_checkpoints, error)
-            stack.callback(self.recorder.close)
+            stack.callback(self.recorder.close, error)
             for hook in self.hooks:
                 stack.callback(hook.close)
 

@@ -1,7 +1,6 @@
 """Our models written as public checkpoints."""
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import numpy as np
 from vlp_jax.data.preprocessor import Preprocessor
 from vlp_jax.errors import CheckpointError, ConfigError
 from vlp_jax.models.stack import StackConfig
+from vlp_jax.storage.paths import name_of
 from vlp_jax.training.build import build_module, example_batch
 from vlp_jax.training.checkpoints.format import describe, flat
 from vlp_jax.training.checkpoints.workdir import TRAINING_ONLY, changed_keys
@@ -89,7 +89,7 @@ def export(
     if kind is None or not kind.families:
         raise ConfigError(f"--to: {place}: expected a folder, huggingface:DIR or openclip:DIR")
     check_absent(folder)
-    name = os.path.basename(os.path.abspath(folder))
+    name = name_of(folder)
     exported = as_exported(kind, name, config, preprocessor, variables, card)
     with complete_folder(folder) as unfinished:
         kind.write(unfinished, exported)

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Generator, Iterable
 from typing import Any
 
@@ -15,6 +16,8 @@ from tokenizers import normalizers, processors
 from vlp_jax.data.text.tokenizer import Tokenizer
 from vlp_jax.data.text.tokenizer_models import sentencepiece_proto
 from vlp_jax.errors import ConfigError, user_error_of
+from vlp_jax.storage.files import is_folder, upload_folder
+from vlp_jax.storage.paths import check_place, is_bucket
 from vlp_jax.weights.tensors import INDEX
 
 SHARD_BYTES = 500_000_000  # of a file; so much is in memory at once
@@ -169,6 +172,11 @@ def check_absent(folder: str) -> None:
     Raises:
       ConfigError: the folder holds something.
     """
+    if is_bucket(folder):
+        check_place("--to", folder)
+        if is_folder(folder):
+            raise ConfigError(f"--to: {folder} exists; choose another folder")
+        return
     if os.path.lexists(folder) and not (os.path.isdir(folder) and not os.listdir(folder)):
         raise ConfigError(f"--to: {folder} exists; choose another folder")
 
@@ -176,11 +184,16 @@ def check_absent(folder: str) -> None:
 @contextlib.contextmanager
 def complete_folder(folder: str) -> Generator[str, None, None]:
     """A context in which a folder is written under another name; it gets its own name at the end,
-    and is removed after an error.
+    and is removed after an error. One in a bucket is written on this machine, and then uploaded.
 
     Raises:
       UserError: it cannot be written.
     """
+    if is_bucket(folder):
+        with tempfile.TemporaryDirectory(prefix="vlp_jax_upload_") as here:
+            yield here
+            upload_folder(here, folder)
+        return
     unfinished = f"{os.path.abspath(folder)}.unfinished"
     try:
         shutil.rmtree(unfinished, ignore_errors=True)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from fsspec.registry import _registry
 from PIL import Image
 
 from vlp_jax.data.samples import Reason, SampleError, Source
@@ -260,6 +261,14 @@ def test_a_tar_that_shrinks_after_it_was_opened_is_a_damaged_record(tmp_path):
     assert caught.value.reason == Reason.DAMAGED_RECORD
 
 
+@pytest.fixture
+def without_gcsfs(monkeypatch):
+    """gcsfs as if it were not installed."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    for scheme in ("gs", "gcs"):
+        monkeypatch.delitem(_registry, scheme, raising=False)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -279,7 +288,7 @@ def test_a_tar_that_shrinks_after_it_was_opened_is_a_damaged_record(tmp_path):
         ("embedded:faces/train", "no such set; write embedded:SET/SPLIT, sets: emoji"),
     ],
 )
-def test_a_wrong_spec_is_one_clear_line(spec, message):
+def test_a_wrong_spec_is_one_clear_line(spec, message, without_gcsfs):
     with pytest.raises(DataError) as caught:
         open_source(spec)
     assert message in str(caught.value) and str(caught.value).startswith("data error: ")

@@ -19,6 +19,7 @@ import pyarrow
 import pytest
 from array_record.python import array_record_module
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.registry import _registry
 from PIL import Image
 from pyarrow import parquet
 
@@ -887,7 +888,15 @@ def test_a_remote_tar_is_checked_like_a_local_one(tmp_path):
     )
 
 
-def test_a_remote_storage_that_is_unknown_or_fails_is_one_line(tmp_path):
+@pytest.fixture
+def without_gcsfs(monkeypatch):
+    """gcsfs as if it were not installed."""
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    for scheme in ("gs", "gcs"):
+        monkeypatch.delitem(_registry, scheme, raising=False)
+
+
+def test_a_remote_storage_that_is_unknown_or_fails_is_one_line(tmp_path, without_gcsfs):
     assert "Protocol not known: floppy" in refusal("parquet:floppy://a/x.parquet")
     assert "install gcsfs" in refusal("csv:gs://bucket/{0..3}.csv")
     assert ("folder reads local paths only; mount it (with gcsfuse)") in refusal(

@@ -1,7 +1,8 @@
 """The format of checkpoints: everything needed to resume bit-identically and to evaluate elsewhere.
 
-Orbax writes them atomically (`manager.py`). A folder `DIR/checkpoints/STEP` holds these Orbax
-PyTrees:
+Orbax writes them atomically (`manager.py`): on a file system by renaming their folder at the end,
+in a bucket by writing the object `commit_success.txt` last. A folder `DIR/checkpoints/STEP` holds
+these Orbax PyTrees:
   params: the parameters.
   ema: the EMA parameters, where the config keeps them.
   ema_statistics: the EMA of BatchNorm's statistics, where there are any.
@@ -26,6 +27,10 @@ import orbax.checkpoint as ocp
 from vlp_jax.distributed.exchange import several_hosts
 from vlp_jax.errors import CheckpointError
 from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.storage.files import committed_steps, read_text
+from vlp_jax.storage.files import names_in as names_there
+from vlp_jax.storage.orbax_buckets import prepare
+from vlp_jax.storage.paths import absolute, is_bucket
 from vlp_jax.training.checkpoints.checksums import check_arrays, check_metadata
 from vlp_jax.training.checkpoints.read_errors import (
     DamagedCheckpoint,
@@ -51,8 +56,8 @@ class Restored:
 
 
 def checkpoint_folder(workdir: str) -> str:
-    """The folder of a run's checkpoints, as the absolute path that Orbax requires."""
-    return os.path.join(os.path.abspath(workdir), "checkpoints")
+    """The folder of a run's checkpoints, as the absolute path or URL that Orbax requires."""
+    return os.path.join(absolute(workdir), "checkpoints")
 
 
 def finished_steps(folder: str) -> list[int]:
@@ -61,14 +66,18 @@ def finished_steps(folder: str) -> list[int]:
     A save in progress has another kind of name.
 
     Raises:
-      CheckpointError: the folder cannot be listed.
+      CheckpointError: the folder cannot be listed; a StorageError where its bucket does not answer.
     """
+    if is_bucket(folder):
+        return committed_steps(folder)
     return sorted(int(name) for name in names_in(folder) if is_checkpoint(folder, name))
 
 
 def stray_names(folder: str) -> list[str]:
     """Names in a folder of checkpoints that are neither checkpoints nor Orbax's unfinished
     saves."""
+    if is_bucket(folder):  # where unfinished saves are named by their step too
+        return sorted(name for name in names_in(folder) if not name.isdecimal())
     return sorted(
         name
         for name in names_in(folder)
@@ -83,7 +92,7 @@ def names_in(folder: str) -> list[str]:
       CheckpointError: the folder cannot be listed.
     """
     try:
-        return os.listdir(folder)
+        return names_there(folder)
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
@@ -109,8 +118,7 @@ def lost_checkpoint(folder: str, newest: int | None) -> str | None:
     """
     record = newest_record(folder)
     try:
-        with open(record, encoding="utf-8") as file:
-            step = int(file.read())
+        step = int(read_text(record))
     except (OSError, ValueError):  # absent in old runs, or damaged itself
         return None
     if newest is None or step <= newest:
@@ -263,6 +271,7 @@ def restore_metadata(folder: str, step: int) -> dict[str, Any]:
     Raises: as `read_patiently`.
     """
     place, alone = os.path.join(folder, str(step)), this_host_alone()
+    prepare(folder)
 
     def read() -> dict[str, Any]:
         handler = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
@@ -283,6 +292,7 @@ def read_item(
     """
     place, alone = os.path.join(folder, str(step)), this_host_alone()
     at_once: Any = concurrent_gb
+    prepare(folder)
     quiet_reads()
 
     def read() -> Any:

@@ -1,4 +1,5 @@
-"""One run per workdir, by a lock that the kernel releases when its process ends for any reason."""
+"""One run per workdir: by a lock that the kernel releases when its process ends for any reason, or
+in a bucket by a lease."""
 
 import contextlib
 import fcntl
@@ -7,8 +8,11 @@ import socket
 from collections.abc import Generator
 
 from vlp_jax.distributed.exchange import broadcast_from_primary
-from vlp_jax.errors import ConfigError, WorkdirBusy
+from vlp_jax.distributed.heartbeat import leave_together
+from vlp_jax.errors import PASSING, ConfigError, WorkdirBusy
 from vlp_jax.reporting import warn
+from vlp_jax.storage.lease import acquire
+from vlp_jax.storage.paths import absolute, is_bucket
 
 
 @contextlib.contextmanager
@@ -16,8 +20,8 @@ def locked(workdir: str) -> Generator[None, None, None]:
     """A context in which the primary process holds the lock `DIR/lock`, so that no other run trains
     there.
 
-    Creates the folder. On a file system without locks a line is printed, and there is no
-    protection.
+    Creates the folder; in a bucket the lock is a lease (`storage.lease`). On a file system without
+    locks a line is printed, and there is no protection.
 
     Raises:
       WorkdirBusy: another process holds the lock; raised on all processes, and the message names
@@ -31,6 +35,9 @@ def locked(workdir: str) -> Generator[None, None, None]:
 
 def take(workdir: str, held: contextlib.ExitStack) -> None:
     """`locked` in one process: the lock is kept until `held` is closed."""
+    if is_bucket(workdir):
+        held.callback(acquire(absolute(workdir), leave).release)
+        return
     path = os.path.join(workdir, "lock")
     try:
         os.makedirs(workdir, exist_ok=True)
@@ -59,3 +66,8 @@ def take(workdir: str, held: contextlib.ExitStack) -> None:
         file.flush()
     except OSError as error:
         raise ConfigError(f"--workdir: {path} cannot be written: {error.strerror}") from error
+
+
+def leave(message: str) -> None:
+    """Ends all processes of this run, which must not write any more."""
+    leave_together(f"workdir error: {message}", PASSING)

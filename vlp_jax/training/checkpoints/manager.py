@@ -18,6 +18,9 @@ from vlp_jax.distributed.exchange import broadcast_from_primary, is_primary_proc
 from vlp_jax.distributed.processes import HostsConfig
 from vlp_jax.errors import CheckpointError, HostError, StorageError, TrainingError, UserError
 from vlp_jax.reporting import report, warn
+from vlp_jax.storage.files import exists, move_folder, write_atomically
+from vlp_jax.storage.orbax_buckets import prepare
+from vlp_jax.storage.paths import is_bucket
 from vlp_jax.training.checkpoints.checksums import with_checksum
 from vlp_jax.training.checkpoints.format import (
     Restored,
@@ -30,9 +33,13 @@ from vlp_jax.training.checkpoints.format import (
     split,
     stray_names,
 )
-from vlp_jax.training.checkpoints.read_errors import DamagedCheckpoint, first_line, root_of
+from vlp_jax.training.checkpoints.read_errors import (
+    DamagedCheckpoint,
+    first_line,
+    is_passing,
+    root_of,
+)
 from vlp_jax.training.checkpoints.save_schedule import CheckpointConfig
-from vlp_jax.training.hooks.metric_writers import write_atomically
 from vlp_jax.training.state import TrainState, all_finite, leaf_fingerprints
 
 
@@ -77,6 +84,7 @@ class Checkpoints:
         self.policy = preservation_policy.AnyPreservationPolicy(
             [preservation_policy.LatestN(config.keep), Best(config, self)]
         )
+        prepare(self.folder)
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -194,9 +202,7 @@ class Checkpoints:
         Raises:
           CheckpointError: an earlier run had a checkpoint.
         """
-        left = next(
-            (path for path in (self.record, self.damaged_folder) if os.path.exists(path)), None
-        )
+        left = next((path for path in (self.record, self.damaged_folder) if exists(path)), None)
         if left:
             raise CheckpointError(
                 f"{self.folder}: holds no checkpoint, but {left} records one: "
@@ -227,11 +233,10 @@ class Checkpoints:
           StorageError: it cannot be moved.
         """
         target = os.path.join(self.damaged_folder, str(step))
-        while os.path.exists(target):
+        while exists(target):
             target += "_"
         try:
-            os.makedirs(self.damaged_folder, exist_ok=True)
-            os.rename(os.path.join(self.folder, str(step)), target)
+            move_folder(os.path.join(self.folder, str(step)), target)
         except OSError as error:
             raise StorageError(
                 f"{self.folder}/{step}: is damaged and cannot be moved to "
@@ -262,11 +267,13 @@ class Checkpoints:
         )
 
     def check_space(self, items: dict[str, Any]) -> None:
-        """Checks that the disk has room for one more checkpoint.
+        """Checks that the disk has room for one more checkpoint; a bucket has.
 
         Raises:
           CheckpointError: there is too little space.
         """
+        if is_bucket(self.folder):
+            return
         needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items)) + 2**20
         free = shutil.disk_usage(self.folder).free
         if needed > free:
@@ -373,6 +380,11 @@ class Checkpoints:
                 self.check_barrier(root)
                 raise root from None  # a process is lost; the heartbeat names it
             # Orbax raises what its storage layer raised: OSError, ValueError, ...
+            if is_bucket(self.folder) and is_passing(root):
+                raise StorageError(
+                    f"{self.folder}: saving failed, as its storage does not answer: "
+                    f"{first_line(root)}; start again when it does"
+                ) from error
             raise CheckpointError(
                 f"{self.folder}: saving failed: {first_line(error)}; {self.last_good()}"
             ) from error

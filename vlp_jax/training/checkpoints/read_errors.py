@@ -22,6 +22,8 @@ import jax
 
 from vlp_jax.distributed.exchange import exchange
 from vlp_jax.errors import CheckpointError, StorageError
+from vlp_jax.storage.bucket import PASSING_CODES, REFUSING_CODES
+from vlp_jax.storage.paths import is_bucket
 
 Value = TypeVar("Value")
 PAUSES = (1.0, 5.0)  # seconds before each further attempt to read from storage that failed
@@ -46,16 +48,7 @@ DAMAGE = (
 # that the contents are not those that were written: NOT_FOUND, DATA_LOSS, OUT_OF_RANGE (a byte
 # range past the end of a file), FAILED_PRECONDITION (a truncated compressed stream),
 # INVALID_ARGUMENT (in JSON), UNIMPLEMENTED (an unknown codec name).
-PASSING_CODES = (
-    "UNAVAILABLE",
-    "DEADLINE_EXCEEDED",
-    "ABORTED",
-    "CANCELLED",
-    "UNKNOWN",
-    "INTERNAL",
-    "RESOURCE_EXHAUSTED",
-)
-LASTING_CODES = ("PERMISSION_DENIED", "UNAUTHENTICATED")
+# (storage.bucket.PASSING_CODES, REFUSING_CODES)
 
 
 class DamagedCheckpoint(Exception):
@@ -103,12 +96,12 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
     if isinstance(root, FileNotFoundError) and (refused := unreadable_folder(place, what)):
         root = refused
     if isinstance(root, DAMAGE) or (
-        isinstance(root, ValueError) and code not in PASSING_CODES + LASTING_CODES
+        isinstance(root, ValueError) and code not in PASSING_CODES + REFUSING_CODES
     ):
         return DamagedCheckpoint(f"{damaged_file(place, what)}: {words_of(root)}")
     lasting = (
         isinstance(root, (PermissionError, MemoryError, jax.errors.JaxRuntimeError))
-        or code in LASTING_CODES
+        or code in REFUSING_CODES
     )
     kind, advice = (
         (CheckpointError, "give it what it lacks (memory, permission)")
@@ -122,11 +115,31 @@ def judged(what: str, place: str, error: Exception) -> DamagedCheckpoint | Check
     )
 
 
+def is_passing(error: BaseException) -> bool:
+    """Whether an error on access to a bucket is one of the connection, or of a server that cannot
+    answer now.
+
+    TensorStore names such errors by their code; the libraries below fsspec raise their own types,
+    or have the server's status.
+    """
+    status = getattr(error, "status", None) or getattr(error, "code", None)
+    library = type(error).__module__.partition(".")[0]
+    lasting = (PermissionError, FileNotFoundError, FileExistsError, IsADirectoryError)
+    return (
+        str(error).partition(":")[0] in PASSING_CODES
+        or (isinstance(error, OSError) and not isinstance(error, lasting))
+        or (isinstance(status, int) and (status == 429 or status >= 500))
+        or (library in ("aiohttp", "requests", "urllib3") and not isinstance(status, int))
+    )
+
+
 def unreadable_folder(place: str, item: str) -> PermissionError | None:
     """The permission error of a folder of an item; None without one.
 
     Orbax reports such a folder as if it were empty.
     """
+    if is_bucket(place):
+        return None
     try:
         for folder, _, _ in os.walk(os.path.join(place, item), onerror=_raise):
             os.stat(os.path.join(folder, "."))
@@ -146,6 +159,7 @@ def damaged_file(place: str, item: str) -> str:
 
     The item itself where all of them can be.
     """
+    # of a bucket there are none
     for folder, _, names in sorted(os.walk(os.path.join(place, item))):
         for name in sorted(names):
             if (

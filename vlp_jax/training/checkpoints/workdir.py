@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 from vlp_jax.config import flatten, to_config, to_tree
 from vlp_jax.distributed.exchange import broadcast_from_primary, exchange
 from vlp_jax.errors import ConfigError
-from vlp_jax.training.hooks.metric_writers import write_atomically
+from vlp_jax.storage.bucket import keys_below
+from vlp_jax.storage.files import is_file, make_folder, read_text, write_atomically
+from vlp_jax.storage.orbax_buckets import need_package
+from vlp_jax.storage.paths import check_place, is_bucket
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -65,19 +68,13 @@ def check_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> l
 
 def compare_workdir(workdir: str, config: "Experiment", accept_changes: bool) -> list[str]:
     """`check_workdir` in one process."""
-    if "://" in workdir:
-        raise ConfigError(
-            f"--workdir: {workdir} is a URL, and a workdir is a folder, which every "
-            "host sees; mount the bucket (gcsfuse, s3fs) or use a shared file system"
-        )
-    place = os.path.abspath(workdir)
-    while not os.path.isdir(place):
-        if os.path.lexists(place):
-            raise ConfigError(f"--workdir: {place} is a file, not a folder; choose another path")
-        place = os.path.dirname(place)
-    if not os.access(place, os.W_OK):
-        raise ConfigError(f"--workdir: no permission to write in {place}")
-    check_kinds(workdir)
+    check_place("--workdir", workdir)
+    if is_bucket(workdir):
+        need_package(workdir)
+        check_kinds_in_bucket(workdir)
+    else:
+        check_folder(workdir)
+        check_kinds(workdir)
     changes = config_changes(workdir, config)
     if changes and not accept_changes:
         raise ConfigError(
@@ -86,6 +83,38 @@ def compare_workdir(workdir: str, config: "Experiment", accept_changes: bool) ->
             "--accept-changes to go on with the new ones"
         )
     return changes
+
+
+def check_folder(workdir: str) -> None:
+    """Checks that a local workdir exists or can be created, and be written.
+
+    Raises:
+      ConfigError: it cannot.
+    """
+    place = os.path.abspath(workdir)
+    while not os.path.isdir(place):
+        if os.path.lexists(place):
+            raise ConfigError(f"--workdir: {place} is a file, not a folder; choose another path")
+        place = os.path.dirname(place)
+    if not os.access(place, os.W_OK):
+        raise ConfigError(f"--workdir: no permission to write in {place}")
+
+
+def check_kinds_in_bucket(workdir: str) -> None:
+    """`check_kinds` of a workdir in a bucket, whose objects are listed.
+
+    Raises:
+      ConfigError: as `check_kinds`, or there is no such bucket.
+      UserError: the bucket does not answer, or refuses.
+    """
+    for key in keys_below(workdir):
+        top, below, _ = key.partition("/")
+        if (top in FILES and below) or (top in FOLDERS and not below):
+            kind = "folder" if top in FOLDERS else "file"
+            raise ConfigError(
+                f"--workdir: {workdir}/{top} is no {kind}, as the run's own is; move it away, or "
+                "use another workdir"
+            )
 
 
 def check_kinds(workdir: str) -> None:
@@ -112,11 +141,10 @@ def config_changes(workdir: str, config: "Experiment") -> list[str]:
     """Lines `key: old -> new`; none in a fresh folder, and none for keys that do not change
     results."""
     path = os.path.join(workdir, "config.json")
-    if not os.path.isfile(path):
+    if not is_file(path):
         return []
     try:
-        with open(path, encoding="utf-8") as file:
-            tree = json.load(file)
+        tree = json.loads(read_text(path))
         if not isinstance(tree, dict):
             raise ValueError(f"it holds a {type(tree).__name__}")
         old = flatten(completed(tree))
@@ -171,7 +199,7 @@ def appears(path: str, patience: float = 20.0) -> bool:
     """Whether a file exists, or appears within `patience` seconds, as it may on network file
     systems."""
     deadline = time.monotonic() + patience
-    while not os.path.isfile(path):
+    while not is_file(path):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.2)
@@ -181,7 +209,7 @@ def appears(path: str, patience: float = 20.0) -> bool:
 def write_config(workdir: str, config: "Experiment") -> None:
     """`claim_workdir` in one process."""
     try:
-        os.makedirs(workdir, exist_ok=True)
+        make_folder(workdir)
         write_atomically(
             os.path.join(workdir, "config.json"), json.dumps(to_tree(config), indent=2) + "\n"
         )

@@ -4,6 +4,7 @@ Only the primary process writes.
 """
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -16,6 +17,7 @@ from typing import Any
 from vlp_jax.errors import CheckpointError
 from vlp_jax.printing import printable
 from vlp_jax.reporting import finish_live_line, live_line, report, warn
+from vlp_jax.storage.files import make_folder, read_bytes, write_atomically
 
 
 class NullWriter:
@@ -139,15 +141,16 @@ def parsed_rows(path: str) -> tuple[list[dict[str, Any]], list[int]]:
     An incomplete last line, of a run that was killed while writing it, counts as neither.
     """
     rows, damaged = [], []
-    if not os.path.isfile(path):
+    try:
+        file = io.BytesIO(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return rows, damaged
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            row = row_of(line)
-            if row is not None and row["step"] > (rows[-1]["step"] if rows else 0):
-                rows.append(row)
-            elif line.endswith(b"\n"):
-                damaged.append(number)
+    for number, line in enumerate(file, 1):
+        row = row_of(line)
+        if row is not None and row["step"] > (rows[-1]["step"] if rows else 0):
+            rows.append(row)
+        elif line.endswith(b"\n"):
+            damaged.append(number)
     return rows, damaged
 
 
@@ -164,26 +167,6 @@ def row_of(line: bytes) -> dict[str, Any] | None:
     )
 
 
-def write_atomically(path: str, text: str) -> None:
-    """Replaces a file in one rename: readers see the old text or the new one, never a part.
-
-    Raises:
-      OSError: with the name of the file.
-    """
-    temporary = f"{path}.partial"
-    try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.remove(temporary)
-        error.filename = path
-        raise
-
-
 def write_texts(workdir: str, step: int, texts: Mapping[str, str]) -> None:
     """Writes {"SET/KIND": text} as WORKDIR/KIND/SET-STEP.txt, and KIND.json with that ending.
 
@@ -195,7 +178,7 @@ def write_texts(workdir: str, step: int, texts: Mapping[str, str]) -> None:
         kind, _, ending = kind.partition(".")
         path = os.path.join(workdir, kind, f"{data}-{step:06d}.{ending or 'txt'}")
         try:
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_folder(os.path.dirname(path))
             write_atomically(path, printable(text))
         except OSError as error:
             raise CheckpointError(f"{path}: cannot be written: {error.strerror}") from error

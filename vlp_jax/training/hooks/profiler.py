@@ -3,11 +3,15 @@
 
 import dataclasses
 import os
+import shutil
+import tempfile
 
 import jax
 
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
+from vlp_jax.storage.files import upload_folder
+from vlp_jax.storage.paths import is_bucket
 from vlp_jax.training.hooks.hook import Hook, Update
 
 
@@ -28,12 +32,16 @@ class ProfilerWindow(Hook):
 
     def __init__(self, config: ProfileConfig, workdir: str):
         self.first, self.folder = config.start, os.path.join(workdir, "profile")
+        self.url = None
+        if is_bucket(workdir):  # JAX writes local files only
+            self.url, self.folder = self.folder, ""
         self.end = 0 if config.start is None else config.start + config.steps
         self.recording = False
 
     def before(self, step: int) -> None:
         """Starts the recording at its first update."""
         if self.first is not None and not self.recording and self.first <= step < self.end:
+            self.folder = self.folder or tempfile.mkdtemp(prefix="vlp_jax_profile_")
             jax.profiler.start_trace(self.folder)
             self.recording = True
 
@@ -48,3 +56,6 @@ class ProfilerWindow(Hook):
         if self.recording:
             jax.profiler.stop_trace()
             self.recording = False
+            if self.url:
+                upload_folder(self.folder, self.url)
+                shutil.rmtree(self.folder, ignore_errors=True)

@@ -4,6 +4,7 @@ import dataclasses
 import faulthandler
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping
@@ -13,12 +14,16 @@ from typing import TYPE_CHECKING
 from vlp_jax.config.fields import between
 from vlp_jax.config.section import Section
 from vlp_jax.distributed.heartbeat import leave_together
-from vlp_jax.errors import PASSING
+from vlp_jax.errors import PASSING, UserError
 from vlp_jax.printing import safe_print as print
+from vlp_jax.storage import bucket
+from vlp_jax.storage.paths import is_bucket
 from vlp_jax.training.hooks.hook import Hook
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
+
+UPLOAD_SECONDS = 10.0  # for the report in a bucket, which may be what hangs
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -101,10 +106,15 @@ class Watchdog(Hook):
         print(line, file=sys.stderr, flush=True)
         faulthandler.dump_traceback(file=2)
         try:
-            with open(path, "w") as file:
-                file.write(f"{line}\n")
+            with tempfile.TemporaryFile("w+b") if is_bucket(path) else open(path, "w+b") as file:
+                file.write(f"{line}\n".encode())
                 file.flush()
                 faulthandler.dump_traceback(file=file)
+                if is_bucket(path):
+                    file.seek(0)
+                    bucket.write(path, file.read(), seconds=UPLOAD_SECONDS)
         except OSError as error:
             print(f"{path}: cannot be written: {error.strerror}", file=sys.stderr, flush=True)
+        except UserError as error:
+            print(error, file=sys.stderr, flush=True)
         return f"{hang}; it lies in {path}"

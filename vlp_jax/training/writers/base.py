@@ -11,7 +11,7 @@ from vlp_jax.config.registry import Kinds
 from vlp_jax.config.section import Component
 from vlp_jax.errors import REFUSALS, CheckpointError, ConfigError
 from vlp_jax.reporting import warn
-from vlp_jax.training.hooks.metric_writers import write_atomically
+from vlp_jax.storage.files import write_atomically
 
 Row = Mapping[str, Any]
 
@@ -22,16 +22,19 @@ class RunFacts:
 
     Attributes:
       name: of its entry in the section `writers`.
-      workdir: folder of the run.
+      workdir: folder of the run; of one in a bucket, the local folder of files that are uploaded.
       resumed_step: the step from which the run continues, 0 for a fresh one. Rows of later steps
         may have been written before.
       config: the whole config as nested dictionaries.
+      uploaded: whether the workdir is in a bucket, to which the files of the local folder are
+        uploaded.
     """
 
     name: str
     workdir: str
     resumed_step: int
     config: dict[str, Any]
+    uploaded: bool = False
 
 
 class MetricWriter:
@@ -47,6 +50,9 @@ class MetricWriter:
 
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """Adds texts of an evaluation, such as generated captions, by name."""
+
+    def flush(self) -> None:
+        """Writes to files what is buffered; called before they are uploaded to a bucket."""
 
     def close(self) -> None:
         """Finishes what is unwritten."""
@@ -97,6 +103,10 @@ class Forgiving(MetricWriter):
     def write_texts(self, step: int, texts: Mapping[str, str]) -> None:
         """`write_texts` of the writer."""
         self.tried(lambda: self.writer.write_texts(step, texts))
+
+    def flush(self) -> None:
+        """`flush` of the writer."""
+        self.tried(self.writer.flush)
 
     def close(self) -> None:
         """`close` of the writer."""

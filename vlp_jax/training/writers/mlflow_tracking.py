@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vlp_jax.config.tree import flatten
+from vlp_jax.errors import ConfigError
 from vlp_jax.training.writers.base import (
     MetricWriter,
     Row,
@@ -38,8 +39,12 @@ class MlflowConfig(WriterConfig):
     def open(self, run: RunFacts) -> MetricWriter:
         """The writer, with a database in the workdir where no tracking server is set.
 
-        Raises: ConfigError where MLflow is not installed.
+        Raises: ConfigError where MLflow is not installed, or the database would be in a bucket.
         """
+        if run.uploaded and self.tracking_uri is None:
+            raise ConfigError(
+                f"writers.{run.name}.tracking_uri: a database cannot be in a bucket; name a server"
+            )
         from mlflow import MlflowClient
 
         # a server that is out of reach must not hold up a run

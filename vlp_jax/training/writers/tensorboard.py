@@ -62,6 +62,12 @@ class TensorBoard(MetricWriter):
                 f"{self.writer.logdir}: cannot be written: {error.strerror}"
             ) from error
 
+    def flush(self) -> None:
+        """Writes the events to their file."""
+        # as in `close`
+        with contextlib.suppress(OSError):
+            self.writer.flush()
+
     def close(self) -> None:
         """Closes the event file."""
         # a full disk raises its own error; metrics.jsonl has the numbers too
