@@ -72,6 +72,7 @@ def test_a_run_in_a_bucket_has_the_numbers_of_one_in_a_folder(train, folder, loc
         vlp_jax.load(folder, step=3)
 
 
+@pytest.mark.full
 @pytest.mark.variants
 def test_a_save_without_its_last_object_does_not_count_and_is_cleaned(train, folder, local, capsys):
     train(folder, "steps=4")
@@ -156,6 +157,7 @@ def test_storage_that_does_not_answer_on_reading_proves_no_damage(
     assert names_in(f"{folder}/checkpoints") == ["4", "6"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(
     "failing", ["params/.*(manifest|/d/)", pytest.param("_CHECKPOINT", marks=pytest.mark.full)]
 )
@@ -204,6 +206,7 @@ def test_a_missing_package_is_named_with_its_extra(monkeypatch):
     orbax_buckets.prepare("/a/folder")
 
 
+@pytest.mark.full
 @pytest.mark.variants
 def test_a_model_is_converted_to_a_bucket_and_from_it(folder, tmp_path):
     small = public_checkpoints.openclip(
