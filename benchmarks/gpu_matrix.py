@@ -33,7 +33,8 @@ SCANNED, UNROLLED = (
     tuple(f"--config.model.{tower}.scan={value}" for tower in ("image", "text"))
     for value in ("true", "false")
 )
-DRY = {"config": "configs/clip_b32.py:smoke", "settings": (), "batches": (8, 16)}
+SHALLOW = tuple(f"--config.model.{tower}.depth=1" for tower in ("image", "text"))
+DRY = {"config": "configs/clip_b32.py:smoke", "settings": SHALLOW, "batches": (8, 16)}
 FULL = {"config": "configs/clip_b16.py", "settings": (), "batches": (512, 1024, 2048)}
 # of XLA, each added to the fastest cell alone
 FLAGS = {
