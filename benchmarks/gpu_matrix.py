@@ -245,7 +245,7 @@ def kernels(folder):
         for plane in planes
         for line in plane.lines
         if (plane.name.startswith("/device:GPU") and line.name.startswith("Stream"))
-        or (plane.name == "/host:CPU" and "XLAPjRtCpuClient" in line.name)
+        or (plane.name == "/host:CPU" and line.name.startswith("tf_XLA"))
     ]
     gpu = [plane for plane in planes if plane.name.startswith("/device:GPU")]
     found = [
@@ -253,7 +253,7 @@ def kernels(folder):
         for line in lines
         if not gpu or line.name.startswith("Stream")
         for event in line.events
-        if event.duration_ns and not event.name.startswith(("Thunk", "Execute", "TfrtCpu"))
+        if event.duration_ns and not event.name.startswith(("end: ", "Thunk", "Execute", "TfrtCpu"))
     ]
     if not found:
         names = [(plane.name, line.name) for plane in planes for line in plane.lines]
