@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from vlp_jax.evaluators.requirements import lacks_embeddings
+from vlp_jax.evaluators.requirements import lacks_patches
 from vlp_jax.explain.method import MethodConfig
 from vlp_jax.explain.score import ScoreConfig
 from vlp_jax.models.options import present
@@ -25,9 +25,7 @@ class PatchSimilarityConfig(MethodConfig):
 
     def lacks(self, experiment: "Experiment", score: ScoreConfig) -> str | None:
         """Embeddings, and a tower whose tokens can be projected."""
-        if lacks_embeddings(experiment) or experiment.model.image.projects_tokens:
-            return lacks_embeddings(experiment)
-        return "an image tower whose pooled vector is a token or the mean of the tokens"
+        return lacks_patches(experiment)
 
     def maps(self, pairs: "Explained") -> np.ndarray:
         """The cosines, [B, side, side]."""
