@@ -128,9 +128,10 @@ def build_evaluator(
     problems = Problems()
     for name in settings:
         if SETTINGS[name] and not {*SETTINGS[name]} & {*tasks}:
+            *most, last = SETTINGS[name]
+            kinds = f"evaluators {', '.join(most)} and {last}" if most else f"evaluator {last}"
             problems.append(
-                f"{names[name]}: is for the evaluators {' and '.join(SETTINGS[name])}, "
-                f"and {names['tasks']} are {', '.join(tasks)}"
+                f"{names[name]}: is for the {kinds}, and {names['tasks']} are {', '.join(tasks)}"
             )
     chosen = {kind: with_settings(config, kind, settings) for kind in tasks}
     for task in chosen.values():

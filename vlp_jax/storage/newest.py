@@ -6,6 +6,7 @@ The scripts in launch/ count their restarts by it where the workdir is in a buck
 import sys
 
 from vlp_jax.errors import UserError
+from vlp_jax.printing import safe_print as print
 from vlp_jax.storage.files import committed_steps
 from vlp_jax.storage.paths import absolute
 
