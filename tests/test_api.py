@@ -372,7 +372,8 @@ def test_an_evaluation_in_python_gives_what_the_command_prints(by_command, capsy
         (dict(every_steps=3), "every_steps: has no effect"),
         (
             dict(templates="a {}"),
-            "templates: is for the evaluators zero_shot, segmentation and grounding, and tasks are retrieval",
+            "templates: is for the evaluators zero_shot, segmentation and grounding, "
+            "and tasks are retrieval",
         ),
         (dict(tasks="captions"), "tasks: "),
     ],
