@@ -385,7 +385,7 @@ def test_only_towers_and_places_differ_from_the_full_recipe(name):
     assert found.evaluators == full.evaluators and found.steps == full.steps
 
 
-@pytest.mark.variants
+@pytest.mark.full
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_fits_checkpoints_of_the_published_shapes(name, tmp_path):
     """By real headers of files that hold no values."""

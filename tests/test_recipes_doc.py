@@ -24,6 +24,7 @@ def test_the_document_is_what_the_script_writes(tables, monkeypatch):
     assert (ROOT / "docs/recipes.md").read_text() == make_recipes.text()
 
 
+@pytest.mark.full
 def test_each_difference_from_the_authors_code_is_in_the_recipe_s_docstring(tables):
     missing = [
         f"{name}: {row.name}: {row.ours!r}, there {row.code!r}: {row.key!r}"
@@ -34,11 +35,13 @@ def test_each_difference_from_the_authors_code_is_in_the_recipe_s_docstring(tabl
     assert not missing, "\n".join(missing)
 
 
+@pytest.mark.full
 def test_each_recipe_has_a_table_or_a_reason_for_none(tables):
     named = [name for _, name, _ in tables] + list(make_recipes.LEFT_OUT)
     assert sorted(named) == sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
+@pytest.mark.full
 def test_facts_are_of_rows_that_there_are(tables):
     for facts, _, _ in tables:
         names = set(facts["rows"]) | {

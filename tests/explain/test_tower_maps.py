@@ -128,6 +128,7 @@ class Tower:
         return found
 
 
+@pytest.mark.full
 def test_recorded_attention_and_gradients_are_those_of_the_whole_tower_in_numpy(pair):
     tower = Tower(pair)
     score, weights = tower()
@@ -200,6 +201,7 @@ def test_stacked_parameters_become_layers():
     assert found == {"params": {"transformer": {f"layer_{i}": {"w": i} for i in range(4)}}}
 
 
+@pytest.mark.full
 def test_grad_cam_of_the_last_layer_is_that_by_hand():
     pair = pair_of(tiny(pooling="mean"))
     bound = pair.module.bind(pair.variables)

@@ -41,6 +41,7 @@ def albef():
     return pairs_of("albef", "matching")
 
 
+@pytest.mark.full
 def test_relevance_through_cross_attention_is_that_written_out(albef):
     """Equations 6 to 11 of Chefer et al. 2021, a layer at a time."""
     found = RelevanceConfig().maps(albef)
@@ -65,6 +66,7 @@ def test_relevance_through_cross_attention_is_that_written_out(albef):
         np.testing.assert_allclose(found[row], expected, rtol=1e-9)
 
 
+@pytest.mark.full
 def test_word_attention_is_grad_cam_of_the_cross_attention(albef):
     method = WordAttentionConfig(layer=1)
     found = method.word_maps(albef)

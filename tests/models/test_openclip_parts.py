@@ -124,6 +124,7 @@ def test_a_class_token_in_the_last_place_sees_the_text_and_one_padding_token():
     assert alone.tokens is None and module.config.layer_tokens == 7
 
 
+@pytest.mark.full
 def test_the_tokens_of_a_text_are_those_without_a_class_token():
     with_one, without = text_tower(pooling="cls_last"), text_tower(pooling="end")
     variables = variables_of(with_one, TEXT, MASK)

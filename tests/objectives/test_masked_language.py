@@ -173,6 +173,7 @@ def with_fusion(head_layers="fusion", tied=False, **fusion):
     return to_config(config.to_dict())
 
 
+@pytest.mark.full
 def test_a_head_of_fusion_layers_has_their_width_activation_and_norm_in_float64_numpy():
     module, batch = build_module(with_fusion(), "float32"), example_batch(with_fusion(), rows=3)
     rng, shapes = (

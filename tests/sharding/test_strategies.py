@@ -223,6 +223,7 @@ def test_the_state_of_a_device_shrinks_with_the_devices_that_share_it(trained):
         assert 4 * held == sum(leaf.nbytes for leaf in large)
 
 
+@pytest.mark.full
 def test_activations_lie_along_the_batch(trained):
     """On eight devices by `data` the compiled update sees two of the sixteen rows, and never all of
     a layer's tokens."""

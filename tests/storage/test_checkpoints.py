@@ -59,7 +59,7 @@ def saved(workdir):
     return finished_steps(checkpoint_folder(workdir))
 
 
-@pytest.mark.variants
+@pytest.mark.full
 def test_a_run_in_a_bucket_has_the_numbers_of_one_in_a_folder(train, folder, local):
     train(folder, "steps=6")
     assert rows(folder) == rows(local)

@@ -228,6 +228,7 @@ def test_more_padding_and_hidden_nodes_in_another_order_change_nothing(layer):
         )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("layer", LAYERS)
 def test_hidden_regions_may_hold_anything(layer):
     module, shown = network(layer, rounds=2), np.arange(GRID.tokens) < np.array([[5], [3], [2]])

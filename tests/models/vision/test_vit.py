@@ -382,6 +382,7 @@ def test_an_offset_of_rotary_positions_moves_patches_from_tokens_without_a_place
         assert np.allclose(here, moved, atol=1e-4) == equal
 
 
+@pytest.mark.full
 def test_the_query_of_pooling_attends_to_patches_or_to_all_tokens():
     """With heads and an MLP of its own; compared with the pooling of the tokens themselves."""
     for seen, taken in (("patches", slice(1, 17)), ("all", slice(None))):
