@@ -33,6 +33,7 @@ from vlp_jax.training.hooks.hook import Hook, Update
 from vlp_jax.training.hooks.input_counts import InputCounts
 from vlp_jax.training.hooks.metric_writers import read_rows
 from vlp_jax.training.hooks.profiler import ProfilerWindow
+from vlp_jax.training.hooks.run_cost import RunCost
 from vlp_jax.training.hooks.throughput import Throughput
 from vlp_jax.training.hooks.watchdog import Watchdog
 from vlp_jax.training.initialize_from import find_origins, initialize_state
@@ -104,6 +105,7 @@ class Trainer:
             self.goodput,
             self.counts,
             self.train_step,
+            RunCost(self.config, run.mesh, run.steps, self.train_step),
             Throughput(self.config, run.mesh),
             self.data_wait,
             watchdog,

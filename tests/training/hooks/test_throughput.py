@@ -287,6 +287,7 @@ def test_a_step_compiled_ahead_is_compiled_once_and_counted(capsys):
         state, _ = step(*arguments)
     assert not here[COMPILED] and float(state) == 25
     assert step.compilations == 1 and step.compile_seconds > 0
+    assert step.program_bytes >= (1 + 8 * 3) * 4  # its arguments at least
     for _ in range(2):
         step(*arguments)
     assert step.compilations == 1 and capsys.readouterr().out == ""

@@ -13,7 +13,7 @@ from vlp_jax.reporting import report
 from vlp_jax.sharding.mesh import build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import batch_shapes, build_update
-from vlp_jax.training.cost.memory import device_memory, gigabytes
+from vlp_jax.training.cost.memory import device_memory, gigabytes, program_bytes
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment
@@ -119,13 +119,3 @@ def memory_needed(config: "Experiment") -> int | None:
             return None
         raise
     return program_bytes(compiled.memory_analysis())
-
-
-def program_bytes(memory: Any) -> int:
-    """Arguments, temporaries and the results that reuse no argument, of a compiled program."""
-    return (
-        memory.argument_size_in_bytes
-        + memory.temp_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-    )

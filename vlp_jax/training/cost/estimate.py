@@ -19,12 +19,9 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, batch_shapes, build_update, check_batches
-from vlp_jax.training.cost.auto_rematerialisation import (
-    ANY_NUMBER_OF_STEPS,
-    candidates,
-    program_bytes,
-)
+from vlp_jax.training.cost.auto_rematerialisation import ANY_NUMBER_OF_STEPS, candidates
 from vlp_jax.training.cost.flops import train_step_flops
+from vlp_jax.training.cost.memory import program_bytes
 
 if TYPE_CHECKING:
     from vlp_jax.experiment import Experiment

@@ -126,6 +126,16 @@ def in_words(cost: dict[str, int]) -> str:
     )
 
 
+def program_bytes(memory: Any) -> int:
+    """Arguments, temporaries and the results that reuse no argument, of a compiled program."""
+    return (
+        memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+
+
 def gigabytes(size: int) -> str:
     """Bytes in GB of 10^9, as text."""
     return f"{size / 1e9:,.3g} GB"

@@ -13,6 +13,7 @@ import jax
 from vlp_jax.interrupts import COMPILING_AHEAD
 from vlp_jax.reporting import detail, warn
 from vlp_jax.sharding.parameter_sharding import path_of
+from vlp_jax.training.cost.memory import program_bytes
 from vlp_jax.training.hooks.hook import Hook
 
 # JAX's event of a compilation, also of one read from the cache
@@ -29,6 +30,7 @@ class WatchedStep(Hook):
       from_cache: how many of them were read from the cache.
       compile_seconds: time of the compilations, tracing included.
       waited_seconds: time for which calls waited for compilations.
+      program_bytes: memory of a device that the program compiled ahead needs; None where none was.
     """
 
     def __init__(self, step: Callable):
@@ -37,6 +39,7 @@ class WatchedStep(Hook):
         self.compile_seconds, self.waited_seconds = 0.0, 0.0
         self.shapes: dict[str, str] = {}
         self.ahead: Ahead | None = None
+        self.program_bytes: int | None = None
 
     def compile_ahead(self, state: Any, batch: Any) -> None:
         """Starts to compile the step in a thread; the first call waits for its end.
@@ -58,6 +61,7 @@ class WatchedStep(Hook):
         self.waited_seconds += time.monotonic() - start
         if ahead.error is not None:
             raise ahead.error
+        self.program_bytes = ahead.program_bytes
         if ahead.events[COMPILED]:
             self.count(ahead.events, ahead.seconds, ahead.shapes)
 
@@ -107,6 +111,7 @@ class Ahead(threading.Thread):
 
     Attributes:
       events, seconds: as counted in the thread.
+      program_bytes: memory of a device that the program needs, or None.
       error: what the compilation raised, or None.
     """
 
@@ -116,6 +121,7 @@ class Ahead(threading.Thread):
         self.shapes = shapes_of({"state": state, "batch": batch})
         self.events: Counter = Counter()
         self.seconds = 0.0
+        self.program_bytes: int | None = None
         self.error: Exception | None = None
         self.context = contextvars.copy_context()
         self.start()
@@ -125,7 +131,8 @@ class Ahead(threading.Thread):
         start = time.monotonic()
         with compile_events() as self.events:
             try:
-                self.context.run(lambda: self.step.lower(*self.arguments).compile())
+                compiled = self.context.run(lambda: self.step.lower(*self.arguments).compile())
+                self.program_bytes = program_bytes(compiled.memory_analysis())
             except Exception as error:
                 self.error = error
         self.seconds = time.monotonic() - start
