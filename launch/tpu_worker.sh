@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The part of tpu_vm.sh that runs on each TPU VM, in the checkout that was copied there:
 #
-#   launch/tpu_worker.sh install [BUCKET]        Python and what this checkout needs; mounts the bucket at /mnt/BUCKET
+#   launch/tpu_worker.sh install [BUCKET]        by install.sh; mounts the bucket at /mnt/BUCKET
 #   launch/tpu_worker.sh run RESTARTS FLAGS...   starts a loop around the training that goes on when the shell ends; run.log
 #   launch/tpu_worker.sh stop                    has the training save and leave, and the loop end; waits for both
 #
@@ -14,16 +14,7 @@ source launch/restarts.sh
 PYTHON=.venv/bin/python
 
 install() { # [BUCKET]
-  if [[ ! -x .venv/bin/python ]]; then
-    if python3.11 -c 'import ensurepip' 2>/dev/null; then # not on every image of TPU VMs
-      python3.11 -m venv .venv
-    else
-      PATH="$HOME/.local/bin:$PATH"
-      command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | sh
-      uv venv --quiet --seed --python 3.11 .venv
-    fi
-  fi
-  .venv/bin/python -m pip install -q '.[tpu,gcs]'
+  launch/install.sh tpu,gcs
   if (($#)); then mount_bucket "$1"; fi
 }
 

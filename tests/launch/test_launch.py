@@ -5,6 +5,7 @@ import os
 import pathlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -254,8 +255,8 @@ def test_tpu_vm_copies_the_working_tree_as_it_is(run, tmp_path):
     checkout = tmp_path / "checkout"
     for name in ("launch", "configs", "runs"):
         (checkout / name).mkdir(parents=True)
-    for name in ("tpu_vm.sh", "tpu_worker.sh", "restarts.sh"):
-        (checkout / "launch" / name).write_text((LAUNCH / name).read_text())
+    for name in ("tpu_vm.sh", "tpu_worker.sh", "restarts.sh", "install.sh"):
+        shutil.copy(LAUNCH / name, checkout / "launch")
     (checkout / "configs/a b.py").write_text("as committed")
     (checkout / "setup.py").write_text("")
     for command in ("init -q", "add .", "-c user.name=a -c user.email=a@b commit -q -m first"):
@@ -264,7 +265,7 @@ def test_tpu_vm_copies_the_working_tree_as_it_is(run, tmp_path):
     (checkout / "configs/new.py").write_text("new")
     (checkout / "runs/checkpoint").write_text("large")
     (checkout / "setup.py").unlink()
-    stand_in(tmp_path / "there/vlp_jax/.venv/bin/python", 'echo "$@" > "$HERE/python"')
+    stand_in(tmp_path / "there/vlp_jax/.venv/bin/python", 'echo "$@" >> "$HERE/python"')
     gcloud = 'cd "$HERE/there"; if [ "$4" = scp ]; then cp "$5" "${6#mine:}"; fi; ' + GCLOUD
     done = run(checkout / "launch/tpu_vm.sh", "install", "mine", gcloud=gcloud)
     assert done.returncode == 0, done.stderr
@@ -277,7 +278,10 @@ def test_tpu_vm_copies_the_working_tree_as_it_is(run, tmp_path):
         "configs/a b.py": "changed",
         "configs/new.py": "new",
     }
-    assert (tmp_path / "python").read_text() == "-m pip install -q .[tpu,gcs]\n"
+    assert (tmp_path / "python").read_text().splitlines() == [
+        "-m pip install -q .[tpu,gcs]",
+        "-m vlp_jax.hardware.devices tpu",
+    ]
 
 
 @pytest.mark.parametrize("has_python", [False, True])
@@ -316,6 +320,38 @@ def test_a_worker_gets_python_and_its_bucket_with_renames_allowed(
     ]
     assert [lines.index(line) for line in rest] == sorted(lines.index(line) for line in rest)
     assert lines[-1] == "gcsfuse --implicit-dirs --rename-dir-limit=200000 b /mnt/b"
+
+
+@pytest.mark.parametrize(("extras", "platform"), [("cuda12", "gpu"), ("tpu,gcs", "tpu")])
+def test_an_installation_ends_with_the_devices_and_fails_without_them(
+    run, tmp_path, extras, platform
+):
+    (tmp_path / "launch").mkdir()
+    shutil.copy(LAUNCH / "install.sh", tmp_path / "launch")
+    note = 'echo "$*" >> "$HERE/python"; '
+    for status in (0, 1):
+        stand_in(tmp_path / ".venv/bin/python", f'{note}[ "$2" = pip ] || exit {status}')
+        assert run(tmp_path / "launch/install.sh", extras).returncode == status
+    calls = [f"-m pip install -q .[{extras}]", f"-m vlp_jax.hardware.devices {platform}"]
+    assert (tmp_path / "python").read_text().splitlines() == 2 * calls
+
+
+def test_an_installation_leaves_the_devices_of_a_run_alone(run, worker, tmp_path):
+    folder = worker(LIVES)
+    assert run("tpu_vm.sh", "run", "mine", "--", *FLAGS, gcloud=GCLOUD).returncode == 0
+    wait_for(lambda: (tmp_path / "asked").exists())
+    stand_in(tmp_path / "vlp_jax/.venv/bin/python", 'echo "$*" >> "$HERE/python"')
+    done = run(folder / "launch/install.sh", "tpu")
+    assert done.returncode == 0 and "a run holds the devices here" in done.stdout
+    assert (tmp_path / "python").read_text() == "-m pip install -q .[tpu]\n"
+    run("tpu_vm.sh", "stop", "mine")
+
+
+def test_an_installation_without_a_platform_is_refused(run):
+    done = run("install.sh", "gcs")
+    assert (
+        done.returncode == 2 and done.stderr == "usage: launch/install.sh tpu|cuda12[,EXTRA...]\n"
+    )
 
 
 QUEUED = """name: projects/p/locations/z/queuedResources/mine
