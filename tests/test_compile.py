@@ -245,6 +245,52 @@ def test_a_small_config_compiles_for_gpus(topology, tmp_path):
     assert (found["floor_network_seconds"] is not None) == (found["chips"] > 8)
 
 
+AUTO = """
+import dataclasses, json, sys
+from vlp_jax.config import load_config
+from vlp_jax.hardware.topologies import parse_topology
+from vlp_jax.training.cost import auto_rematerialisation, estimate
+topology = parse_topology(sys.argv[1])
+keys = [(f"model.{tower}.rematerialisation", "auto") for tower in ("image", "text")]
+config = load_config("clip_b16:smoke", [*keys, ("data.batch_size", str(2048 * topology.chips))])
+costs = {
+    candidate: estimate.estimate_as_given(candidate, topology)
+    for candidate in auto_rematerialisation.candidates(config)
+}
+bills = {cost.rematerialisation: cost.memory_bytes for cost in costs.values()}
+estimate.estimate_as_given = lambda candidate, topology: costs[candidate]
+chosen = {}
+for policy, needed in bills.items():
+    room = int(needed / auto_rematerialisation.USED) + 1
+    chip = dataclasses.replace(topology.chip, memory_bytes=room)
+    there = dataclasses.replace(topology, chip=chip)
+    chosen[policy] = estimate.estimate_cost(config, there).rematerialisation
+print(json.dumps([bills, chosen]))
+"""
+
+
+@pytest.mark.compile
+@pytest.mark.parametrize(
+    "topology",
+    [pytest.param(name, marks=tpu) for name in ("v5e:1x1", "v5p:1x1x1", "v6e:1x1")]
+    + [pytest.param("h100:1", marks=gpu)],
+)
+def test_automatic_rematerialisation_recomputes_as_little_as_fits_a_chip(topology):
+    """With room for the bill of a policy, that policy is chosen, and not one that recomputes
+    more."""
+    done = subprocess.run(
+        [sys.executable, "-c", AUTO, topology],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "JAX_PLATFORMS": ""},
+    )
+    assert done.returncode == 0, done.stderr
+    bills, chosen = json.loads(done.stdout.splitlines()[-1])
+    assert bills["none"] > bills["save_matmuls"] > bills["full"] > 0
+    assert chosen == {policy: policy for policy in chosen}
+
+
 # What needs no compiler
 
 

@@ -19,7 +19,7 @@ from vlp_jax.models.config import ModelConfig
 from vlp_jax.sharding.mesh import MeshConfig, build_mesh
 from vlp_jax.sharding.rules import build_layout
 from vlp_jax.training.build import Update, batch_shapes, build_update, check_batches
-from vlp_jax.training.cost.auto_rematerialisation import ANY_NUMBER_OF_STEPS, candidates
+from vlp_jax.training.cost.auto_rematerialisation import ANY_NUMBER_OF_STEPS, USED, candidates
 from vlp_jax.training.cost.flops import train_step_flops
 from vlp_jax.training.cost.memory import program_bytes
 
@@ -100,7 +100,8 @@ def plan(config: "Experiment", topology: Topology) -> tuple[jax.sharding.Mesh, U
 def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
     """The cost estimate of the update of `config`, compiled for `topology`.
 
-    With `rematerialisation="auto"` it is that of the first policy that fits, else of the last.
+    With `rematerialisation="auto"` it is that of the first policy that fits with what a run leaves
+    free (`auto_rematerialisation.USED`), else of the last.
 
     Raises:
       ConfigError, MeshError: the update cannot be compiled at all.
@@ -108,7 +109,7 @@ def estimate_cost(config: "Experiment", topology: Topology) -> CostEstimate:
     *others, last = candidates(config)
     for candidate in others:
         cost = estimate_as_given(candidate, topology)
-        if cost.fits:
+        if cost.memory_bytes <= USED * topology.chip.memory_bytes:
             return cost
     return estimate_as_given(last, topology)
 
