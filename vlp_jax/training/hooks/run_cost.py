@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, Mesh
 from vlp_jax.hardware.chips import Chip, chip_of
 from vlp_jax.reporting import report
 from vlp_jax.training.cost.flops import train_step_flops
-from vlp_jax.training.cost.memory import gigabytes
+from vlp_jax.training.cost.memory import device_memory, gigabytes
 from vlp_jax.training.hooks.compilations import WatchedStep
 from vlp_jax.training.hooks.hook import Hook, Update
 
@@ -32,18 +32,20 @@ class RunCost(Hook):
         self.config, self.steps, self.train_step = config, steps, train_step
         self.devices = mesh.size
         self.chip = chip_of(mesh.local_devices[0].device_kind)
-        self.told = False
+        self.reported = False
 
     def after(self, update: Update) -> None:
         """Prints the line, once."""
-        if self.told or self.chip is None:
+        if self.reported or self.chip is None:
             return
-        self.told = True
+        self.reported = True
         flops = train_step_flops(self.config) / self.devices
         updates = self.steps - update.step + 1
         line = least_time(flops, self.config.data.batch_size, updates, self.devices, self.chip)
         if (needed := self.train_step.program_bytes) is not None:
-            line += f"; an update needs {gigabytes(needed)} of {gigabytes(self.chip.memory_bytes)}"
+            limit, name = device_memory()
+            has = "" if limit is None else f", {name} has {gigabytes(limit)}"
+            line += f"; an update needs {gigabytes(needed)}{has}"
         report(line)
 
 
